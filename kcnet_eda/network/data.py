@@ -1,0 +1,106 @@
+"""Data sets: inputs in model units, labels where known."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcnet_eda.errors import InvalidInputError
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+#: The digits' fixed split: stratified, a quarter for testing, by this seed.
+DIGITS_SPLIT_SEED = 0
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """``x`` [n, features] in model units, ``y`` [n] or None, ``index`` [n] within the whole set, and the image
+    grid (rows, columns) where the features are pixels."""
+
+    name: str
+    x: Floats
+    y: Labels | None
+    index: Labels
+    grid: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return int(self.x.shape[0])
+
+    def head(self, n: int | None) -> DataSet:
+        """The first ``n`` samples; all where ``n`` is None.
+
+        Raises
+        ------
+        InvalidInputError
+            More are asked for than there are, or none.
+        """
+        if n is None:
+            return self
+        if not 1 <= n <= len(self):
+            raise InvalidInputError(f"--samples {n}", [f"{self.name} has {len(self)} samples"],
+                                    f"Ask for 1 to {len(self)}.")
+        return DataSet(self.name, self.x[:n], None if self.y is None else self.y[:n], self.index[:n], self.grid)
+
+
+def digits(part: str = "test") -> DataSet:
+    """scikit-learn's bundled 8x8 digits (1,797 images), pixels scaled to 0..1.
+
+    ``part`` is ``train`` (1,347), ``test`` (450) or ``all``: a stratified split, fixed by ``DIGITS_SPLIT_SEED``.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    x = bunch.data.astype(np.float64) / 16.0
+    y = bunch.target.astype(np.int64)
+    everything = np.arange(len(y))
+    train, test = train_test_split(everything, test_size=0.25, stratify=y, random_state=DIGITS_SPLIT_SEED)
+    index = {"train": np.sort(train), "test": np.sort(test), "all": everything}[part]
+    return DataSet(f"digits:{part}", x[index], y[index], index, (8, 8))
+
+
+def load_data(name: str) -> DataSet:
+    """A data set by its command-line name: ``digits``, ``digits:train|test|all`` or a ``FILE.npz`` with ``x``
+    [n, features] and optionally ``y`` [n].
+
+    Raises
+    ------
+    InvalidInputError
+        The name is unknown, or the file is missing or unusable.
+    """
+    family, _, part = name.partition(":")
+    if family == "digits" and part in ("", "train", "test", "all"):
+        return digits(part or "test")
+    if name.endswith(".npz"):
+        return _from_npz(Path(name))
+    raise InvalidInputError(f"--data {name}", ["is not a known data set"],
+                            "Use digits, digits:train, digits:test, digits:all, or a FILE.npz with arrays x and y.")
+
+
+def _from_npz(path: Path) -> DataSet:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except FileNotFoundError:
+        raise InvalidInputError(str(path), ["no such file"]) from None
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise InvalidInputError(str(path), [f"is not a readable .npz: {error}"]) from None
+    problems = []
+    x, y = arrays.get("x"), arrays.get("y")
+    if x is None:
+        problems.append(f"has no array x (found: {', '.join(arrays) or 'nothing'})")
+    elif x.ndim != 2 or x.shape[0] == 0 or x.dtype.kind not in "fiu":
+        problems.append(f"x must be numbers of shape [n, features], not {x.dtype} {x.shape}")
+    elif not np.isfinite(x).all():
+        problems.append(f"x has {np.count_nonzero(~np.isfinite(x))} values that are not finite")
+    elif y is not None and (y.shape != (x.shape[0],) or y.dtype.kind not in "iu"):
+        problems.append(f"y must be integers of shape [{x.shape[0]}], not {y.dtype} {y.shape}")
+    if problems or x is None:
+        raise InvalidInputError(str(path), problems)
+    return DataSet(path.name, x.astype(np.float64), None if y is None else y.astype(np.int64), np.arange(len(x)))
