@@ -32,6 +32,10 @@ class ToolFailedError(KcnetError):
     """An outside program ran and did not deliver; the message names its log."""
 
 
+class NotConvergedError(ToolFailedError):
+    """A simulator gave up on a run."""
+
+
 class BadDataError(KcnetError):
     """A result file is incomplete, not finite, or not what was asked for."""
 

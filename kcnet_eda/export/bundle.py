@@ -1,0 +1,219 @@
+"""The bundle: the folder that an analog designer receives, complete without any Python of ours."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcnet_eda import __version__
+from kcnet_eda.dynamics.contract import node_scales, steps_for
+from kcnet_eda.dynamics.reference import RTOL, final_states, trajectory
+from kcnet_eda.errors import InvalidInputError
+from kcnet_eda.export.circuit import Circuit, build_circuit
+from kcnet_eda.export.netlist import edge_map_csv, render_netlist
+from kcnet_eda.export.render import render
+from kcnet_eda.export.testbench import Sample, SolverSettings, render_testbench
+from kcnet_eda.files import build_folder, resource_dir, sha256_file
+from kcnet_eda.network.graph import Network, labels
+from kcnet_eda.network.store import load_network, network_path, save_network
+from kcnet_eda.network.validate import unreachable_readout
+from kcnet_eda.physical.audit import audit
+from kcnet_eda.physical.scaling import Scaling, resolve
+from kcnet_eda.units import parse_si
+
+Floats = NDArray[np.float64]
+
+MANIFEST = "manifest.json"
+MANIFEST_VERSION = 1
+DEFAULT_ERROR = 1e-3
+LEVELS = ("behavioral",)
+_WAVEFORM_POINTS = 101
+_MOST_EXAMPLES = 16
+_NO_EXAMPLES_SEED = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """An exported bundle, read back: what a simulation of it needs."""
+
+    path: Path
+    network: Network
+    circuit: Circuit
+    settings: SolverSettings
+    manifest: dict[str, Any]
+    edited: tuple[str, ...]
+    """Files whose content is no longer what was exported."""
+
+    def netlist(self, simulator: str) -> Path:
+        """The circuit's netlist for a simulator."""
+        return self.path / "netlist" / _netlist_name(self.network.name, simulator)
+
+
+def _netlist_name(name: str, simulator: str) -> str:
+    return f"{name}.sp" if simulator == "ngspice" else f"{name}.inc"
+
+
+def _examples(network: Network) -> tuple[Floats, str]:
+    """Inputs that stand for the data, and where they come from."""
+    if len(network.examples):
+        return network.examples[:_MOST_EXAMPLES], "the network's own example inputs"
+    random = np.random.default_rng(_NO_EXAMPLES_SEED).uniform(0, 1, (_MOST_EXAMPLES, network.inputs.size))
+    return random, f"uniform in 0..1, seed {_NO_EXAMPLES_SEED}: the network file brings no examples"
+
+
+def export(network: str | Path, out: Path, *, level: str = "behavioral", c: str | float = "1p",
+           v_unit: str | float | None = None, i_unit: str | float | None = None, t_unit: str | float | None = None,
+           g_unit: str | float | None = None, v_cm: str | float = 0.0, error: float = DEFAULT_ERROR) -> Bundle:
+    """Write the bundle of a network file (or shipped network) to the folder ``out``.
+
+    Units are as in :func:`kcnet_eda.physical.scaling.resolve`, with SPICE suffixes. ``error`` is the relative error
+    that solver settings are chosen for.
+
+    Raises
+    ------
+    InvalidInputError
+        Network, units or level cannot be used, or ``out`` is somebody's; nothing is written then.
+    """
+    if level not in LEVELS:
+        raise InvalidInputError(f"--level {level}", ["is not built"], f"Levels: {', '.join(LEVELS)}.")
+    source = network_path(network)
+    net = load_network(source)
+    optional = {name: None if value is None else parse_si(value)
+                for name, value in (("v_unit", v_unit), ("i_unit", i_unit), ("t_unit", t_unit), ("g_unit", g_unit))}
+    scaling = resolve(c=parse_si(c), v_cm=parse_si(v_cm), **optional)
+    circuit = build_circuit(net, scaling)
+    x, origin = _examples(net)
+    x0 = net.initial_state(x)
+    v_ref = final_states(net, x0)
+    settings = SolverSettings(error, steps_for(net, x0, v_ref, error))
+    with build_folder(out, MANIFEST) as folder:
+        _write(folder, net, circuit, settings, x0, v_ref, origin)
+    return read_bundle(out)
+
+
+def _write(folder: Path, net: Network, circuit: Circuit, settings: SolverSettings, x0: Floats, v_ref: Floats,
+           origin: str) -> None:
+    scaling = circuit.scaling
+    for name in ("veriloga", "netlist", "testbench", "expected"):
+        (folder / name).mkdir()
+    sources = [resource_dir("veriloga") / f"{module}.va" for module in circuit.modules]
+    for path in sources:
+        shutil.copyfile(path, folder / "veriloga" / path.name)
+    for simulator in ("ngspice", "vacask"):
+        name = _netlist_name(net.name, simulator)
+        (folder / "netlist" / name).write_text(render_netlist(circuit, simulator))
+    (folder / "netlist" / "edge_map.csv").write_text(edge_map_csv(circuit))
+    save_network(net, folder / "network.kcnet")
+
+    sample = Sample("the first example input", x0[0] * scaling.v_unit, "example")
+    (folder / "testbench" / "example.sp").write_text(render_testbench(
+        circuit, settings, [sample], simulator="ngspice", ascii_output=True,
+        netlist=f"../netlist/{_netlist_name(net.name, 'ngspice')}", osdi=[f"../osdi/{m}.osdi" for m in circuit.modules],
+    ))
+    scales = node_scales(net, x0, v_ref)
+    (folder / "expected" / "final.csv").write_text(_final_csv(net, circuit, v_ref[0], settings.error * scales))
+    (folder / "expected" / "waveforms.csv").write_text(_waveforms_csv(net, circuit, x0[0]))
+
+    context = {
+        "network": net, "circuit": circuit, "scaling": scaling, "settings": settings, "version": __version__,
+        "audit": audit(net, x0, scaling), "label": int(labels(net, v_ref)[0]), "origin": origin,
+        "netlist": _netlist_name(net.name, "ngspice"), "rtol": RTOL, "sources": [p.name for p in sources],
+        "readout": [circuit.nets[n] for n in net.readout], "inputs": [circuit.nets[n] for n in net.inputs],
+    }
+    (folder / "README.md").write_text(render("bundle/README.md.j2", **context))
+    run = folder / "run.sh"
+    run.write_text(render("bundle/run.sh.j2", **context))
+    run.chmod(0o755)
+    (folder / MANIFEST).write_text(json.dumps(_manifest(folder, net, circuit, settings, origin), indent=1) + "\n")
+
+
+def _final_csv(net: Network, circuit: Circuit, v_end: Floats, tolerance: Floats) -> str:
+    """Each node's expected final voltage and the tolerance of the accuracy contract, in volts."""
+    role = _roles(net)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["net", "role", "volts", "tolerance"])
+    for node, net_name in enumerate(circuit.nets[1:], start=1):
+        volts = circuit.scaling.v_cm + circuit.scaling.v_unit * v_end[node]
+        allowed = circuit.scaling.v_unit * tolerance[node]
+        writer.writerow([net_name, role[node], f"{volts:.9g}", f"{allowed:.3g}"])
+    return out.getvalue()
+
+
+def _waveforms_csv(net: Network, circuit: Circuit, x0: Floats) -> str:
+    """The reference waveforms of the read-out nodes, seconds and volts."""
+    times = np.linspace(0, net.duration, _WAVEFORM_POINTS)
+    volts = circuit.scaling.v_cm + circuit.scaling.v_unit * trajectory(net, x0, times)[:, net.readout]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["seconds", *(circuit.nets[n] for n in net.readout)])
+    for t, row in zip(times * circuit.scaling.t_unit, volts, strict=True):
+        writer.writerow([f"{t:.9g}", *(f"{v:.9g}" for v in row)])
+    return out.getvalue()
+
+
+def _roles(net: Network) -> list[str]:
+    role = ["ground"] + ["internal"] * (net.max_nodes - 1)
+    for i, node in enumerate(net.inputs):
+        role[node] = f"input {i}"
+    for i, node in enumerate(net.readout):
+        role[node] = f"output {i}"
+    return role
+
+
+def _manifest(folder: Path, net: Network, circuit: Circuit, settings: SolverSettings, origin: str) -> dict[str, Any]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {
+        "manifest_version": MANIFEST_VERSION,
+        "kcnet_eda": __version__,
+        "network": {"name": net.name, "nodes": net.max_nodes, "edges": net.n_edges, "duration": net.duration,
+                    "record": dict(net.record)},
+        "level": "behavioral",
+        "scaling": circuit.scaling.as_dict(),
+        "t_end": circuit.t_end,
+        "solver": {"method": "trapezoidal, equal steps", "steps": settings.steps, "error": settings.error,
+                   **settings.tolerances(circuit.scaling)},
+        "examples": origin,
+        "node_map": [{"node": i, "net": name, "role": role}
+                     for i, (name, role) in enumerate(zip(circuit.nets, _roles(net), strict=True))],
+        "edge_map": {"file": "netlist/edge_map.csv", "rule": "edge e of the network is instance ne<e>"},
+        "warnings": [f"no input reaches read-out net {circuit.nets[n]}" for n in unreachable_readout(net)],
+        "sha256": {str(p.relative_to(folder)): sha256_file(p) for p in files},
+    }
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read a bundle back.
+
+    Raises
+    ------
+    InvalidInputError
+        ``path`` is not a bundle, is of a newer version, or has lost files.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        version, hashes = manifest["manifest_version"], manifest["sha256"]
+        if version > MANIFEST_VERSION:
+            raise InvalidInputError(str(path), [f"has manifest version {version}; this kcnet_eda reads up to "
+                                                f"{MANIFEST_VERSION}"], "Update kcnet_eda, or export again.")
+        scaling = Scaling(**{name: manifest["scaling"][name] for name in ("c", "v_unit", "i_unit", "v_cm")})
+        settings = SolverSettings(manifest["solver"]["error"], manifest["solver"]["steps"])
+    except FileNotFoundError:
+        raise InvalidInputError(str(path), [f"is not a bundle: it has no {MANIFEST}"],
+                                "Make one with 'kcnet export'.") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInputError(str(path / MANIFEST), [f"cannot be read: {error!r}"], "Export again.") from None
+    lost = [name for name in hashes if not (path / name).is_file()]
+    if lost:
+        raise InvalidInputError(str(path), [f"its file {name} is missing" for name in lost], "Export again.")
+    edited = tuple(name for name, digest in hashes.items() if sha256_file(path / name) != digest)
+    network = load_network(path / "network.kcnet")
+    return Bundle(path, network, build_circuit(network, scaling), settings, manifest, edited)

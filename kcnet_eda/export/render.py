@@ -1,0 +1,27 @@
+"""The only Jinja environment: every emitted text comes from a template in ``jinja_templates/``."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from kcnet_eda.files import resource_dir
+from kcnet_eda.units import format_si, spice_number
+
+
+@lru_cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(resource_dir("jinja_templates")), undefined=StrictUndefined, autoescape=False,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )
+    environment.filters["spice"] = spice_number  # exact enough for a simulator: 1e-12
+    environment.filters["si"] = format_si  # for people: 1 pF
+    return environment
+
+
+def render(template: str, **context: Any) -> str:
+    """Render a template; a name that the template uses and the context lacks is an error, never empty text."""
+    return _environment().get_template(template).render(**context)

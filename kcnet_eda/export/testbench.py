@@ -1,0 +1,68 @@
+"""Decks that run a circuit: solver settings from the error asked for, and one transient a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcnet_eda.export.circuit import Circuit
+from kcnet_eda.export.render import render
+from kcnet_eda.physical.scaling import Scaling
+
+#: Newton's tolerance under the error asked for; at a thousandth it adds nothing that a half-step check could see.
+_NEWTON = 1e-3
+_NETS_A_LINE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class SolverSettings:
+    """Trapezoidal rule with ``steps`` equal steps; tolerances follow the scale, so that every scale sees the same
+    arithmetic. ``error`` is the relative error that the settings were chosen for."""
+
+    error: float
+    steps: int
+
+    def halved(self) -> SolverSettings:
+        """The same at half the step."""
+        return SolverSettings(self.error, 2 * self.steps)
+
+    def tolerances(self, scaling: Scaling) -> dict[str, float]:
+        """Newton tolerances in SI units: relative, current [A], voltage [V], charge [C]."""
+        return {
+            "reltol": self.error * _NEWTON,
+            "abstol": self.error * _NEWTON**2 * scaling.i_unit,
+            "vntol": self.error * _NEWTON**2 * scaling.v_unit,
+            "chgtol": self.error * _NEWTON**2 * scaling.c * scaling.v_unit,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One run: initial node voltages ``v0`` [nodes] in volts above the rail, ground first; its waveforms go to
+    ``<output>.raw``."""
+
+    title: str
+    v0: NDArray[np.float64]
+    output: str
+
+
+def render_testbench(circuit: Circuit, settings: SolverSettings, samples: Sequence[Sample], *, simulator: str,
+                     netlist: str, osdi: Sequence[str], ascii_output: bool = False) -> str:
+    """A deck that parses the circuit once and runs every sample on it.
+
+    ``netlist`` and ``osdi`` are paths as the simulator shall see them, relative to where it runs.
+    """
+    nets = circuit.nets[1:]
+    return render(
+        f"{simulator}/testbench.j2", circuit=circuit, settings=settings, netlist=netlist, osdi=osdi,
+        tolerances=settings.tolerances(circuit.scaling), ascii_output=ascii_output,
+        t_step=circuit.t_end / settings.steps,
+        save_lines=[nets[i : i + _NETS_A_LINE] for i in range(0, len(nets), _NETS_A_LINE)],
+        samples=[
+            {"title": s.title, "output": s.output, "initial": list(zip(nets, s.v0[1:].tolist(), strict=True))}
+            for s in samples
+        ],
+    )
