@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import ode
 
-from kcnet_eda.dynamics.rhs import derivative
+from kcnet_eda.dynamics.rhs import RightHandSide
 from kcnet_eda.errors import KcnetError
 from kcnet_eda.network.graph import Network, carry_over
 
@@ -43,7 +43,8 @@ def trajectory(network: Network, x0: Floats, times: ArrayLike, rtol: float = RTO
         state = carry_over(state, phase)
         end = begin + phase.duration
         last = number == len(network.phases) - 1
-        solver = ode(lambda _, v, p=phase: derivative(p, v))
+        rate = RightHandSide(phase)
+        solver = ode(lambda _, v, rate=rate: rate(v))
         solver.set_integrator("dop853", rtol=rtol, atol=rtol, nsteps=_MAX_STEPS)
         solver.set_initial_value(state[0], begin)
         for i in np.flatnonzero((times >= begin) & ((times < end) | (last & (times <= end)))):

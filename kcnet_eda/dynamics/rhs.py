@@ -1,4 +1,4 @@
-"""The right-hand side: dv_k/dτ = Σ currents into k − Σ currents out of k, compiled, many samples at once."""
+"""The right-hand side: dv_k/dτ = Σ currents into k − Σ currents out of k, compiled, one sample or many at once."""
 
 from __future__ import annotations
 
@@ -8,81 +8,119 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from kcnet_eda.network.graph import Edges, Phase
-from kcnet_eda.network.laws import IDENTITY, LEAKY_RELU, LEAKY_SLOPE, RELU
+from kcnet_eda.network.graph import Phase
+from kcnet_eda.network.laws import IDENTITY, LEAKY_RELU, LEAKY_SLOPE, PHI_NAMES, RELU, TANH
 
 Floats = NDArray[np.float64]
 
+# Unsigned indices spare numba its check for negative ones and let the loops below vectorise; so does leave to
+# reorder sums. Rounding then depends on the machine's vector width, at the 1e-16 level.
+_FAST = {"cache": True, "error_model": "numpy", "fastmath": {"reassoc", "nsz", "contract"}}
 
-# φ is chosen once an edge, outside the loop over samples, so that each inner loop is branch-free and vectorises.
-@njit(cache=True, error_model="numpy")
-def _currents_of_edge(phi, a, b, c, k, v_s, v_d, out):  # type: ignore[no-untyped-def]
+
+@njit(**_FAST)
+def _currents_of_one(start, source, target, a, b, c, k, v, current):  # type: ignore[no-untyped-def]
+    """``start[φ]`` .. ``start[φ + 1]`` are the edges of law φ: each law is a loop without branches."""
+    for e in range(start[RELU], start[RELU + 1]):
+        current[e] = k[e] * max(a[e] * v[source[e]] + b[e] * v[target[e]] + c[e], 0.0)
+    for e in range(start[LEAKY_RELU], start[LEAKY_RELU + 1]):
+        x = a[e] * v[source[e]] + b[e] * v[target[e]] + c[e]
+        current[e] = k[e] * max(x, LEAKY_SLOPE * x)
+    for e in range(start[TANH], start[TANH + 1]):
+        current[e] = k[e] * math.tanh(a[e] * v[source[e]] + b[e] * v[target[e]] + c[e])
+    for e in range(start[IDENTITY], start[IDENTITY + 1]):
+        current[e] = k[e] * (a[e] * v[source[e]] + b[e] * v[target[e]] + c[e])
+
+
+@njit(**_FAST)
+def _sum_at_nodes(into_start, into, from_start, out_of, current, rate):  # type: ignore[no-untyped-def]
+    rate[0] = 0.0  # ground is held
+    for node in range(1, rate.size):
+        total = 0.0
+        for j in range(into_start[node], into_start[node + 1]):
+            total += current[into[j]]
+        for j in range(from_start[node], from_start[node + 1]):
+            total -= current[out_of[j]]
+        rate[node] = total
+
+
+@njit(**_FAST)
+def _rate_of_one(start, source, target, a, b, c, k, into_start, into, from_start, out_of, v):  # type: ignore[no-untyped-def]
+    current, rate = np.empty(source.size), np.empty(v.size)
+    _currents_of_one(start, source, target, a, b, c, k, v, current)
+    _sum_at_nodes(into_start, into, from_start, out_of, current, rate)
+    return rate
+
+
+@njit(**_FAST)
+def _current_of_many(phi, a, b, c, k, v_s, v_d, current):  # type: ignore[no-untyped-def]
+    """One edge, all samples: φ is chosen outside the loop over samples."""
+    for m in range(current.size):
+        current[m] = a * v_s[m] + b * v_d[m] + c
     if phi == RELU:
-        for m in range(out.size):
-            out[m] = k * max(a * v_s[m] + b * v_d[m] + c, 0.0)
+        for m in range(current.size):
+            current[m] = max(current[m], 0.0)
     elif phi == LEAKY_RELU:
-        for m in range(out.size):
-            x = a * v_s[m] + b * v_d[m] + c
-            out[m] = k * max(x, LEAKY_SLOPE * x)
-    elif phi == IDENTITY:
-        for m in range(out.size):
-            out[m] = k * (a * v_s[m] + b * v_d[m] + c)
-    else:
-        for m in range(out.size):
-            out[m] = k * math.tanh(a * v_s[m] + b * v_d[m] + c)
+        for m in range(current.size):
+            current[m] = max(current[m], LEAKY_SLOPE * current[m])
+    elif phi == TANH:
+        for m in range(current.size):
+            current[m] = math.tanh(current[m])
+    for m in range(current.size):
+        current[m] *= k
 
 
-@njit(cache=True, error_model="numpy")
-def _rate_of_many(source, target, a, b, c, k, phi, v, out):  # type: ignore[no-untyped-def]
-    out[:] = 0.0
+@njit(**_FAST)
+def _rate_of_many(phi, source, target, a, b, c, k, v):  # type: ignore[no-untyped-def]
+    rate = np.zeros_like(v)
     current = np.empty(v.shape[1])
     for e in range(source.size):
         s, d = source[e], target[e]
-        _currents_of_edge(phi[e], a[e], b[e], c[e], k[e], v[s], v[d], current)
-        into, out_of = out[d], out[s]
+        _current_of_many(phi[e], a[e], b[e], c[e], k[e], v[s], v[d], current)
+        into, out_of = rate[d], rate[s]
         for m in range(current.size):
             into[m] += current[m]
             out_of[m] -= current[m]
-    out[0] = 0.0
+    rate[0] = 0.0
+    return rate
 
 
-@njit(cache=True, error_model="numpy")
-def _rate_of_one(source, target, a, b, c, k, phi, v, out):  # type: ignore[no-untyped-def]
-    out[:] = 0.0
+@njit(**_FAST)
+def _currents_of_many(phi, source, target, a, b, c, k, v, out):  # type: ignore[no-untyped-def]
     for e in range(source.size):
-        s, d = source[e], target[e]
-        x = a[e] * v[s] + b[e] * v[d] + c[e]
-        if phi[e] == RELU:
-            x = max(x, 0.0)
-        elif phi[e] == LEAKY_RELU:
-            x = max(x, LEAKY_SLOPE * x)
-        elif phi[e] != IDENTITY:
-            x = math.tanh(x)
-        out[s] -= k[e] * x
-        out[d] += k[e] * x
-    out[0] = 0.0
+        _current_of_many(phi[e], a[e], b[e], c[e], k[e], v[source[e]], v[target[e]], out[e])
 
 
-@njit(cache=True, error_model="numpy")
-def _currents(source, target, a, b, c, k, phi, v, out):  # type: ignore[no-untyped-def]
-    for e in range(source.size):
-        _currents_of_edge(phi[e], a[e], b[e], c[e], k[e], v[source[e]], v[target[e]], out[e])
+class RightHandSide:
+    """dv/dτ and the edge currents of one phase, in model units."""
+
+    def __init__(self, phase: Phase) -> None:
+        e = phase.edges
+        order = np.lexsort((e.target, e.phi))
+        self._order = order
+        self._phi = e.phi[order]
+        source, target = e.source[order], e.target[order]
+        self._edges = (source.astype(np.uintp), target.astype(np.uintp), e.a[order], e.b[order], e.c[order], e.k[order])
+        self._start = np.searchsorted(self._phi, np.arange(len(PHI_NAMES) + 1)).astype(np.uintp)
+        self._incidence = (*_edges_at(target, phase.n_nodes), *_edges_at(source, phase.n_nodes))
+
+    def __call__(self, v: Floats) -> Floats:
+        """dv/dτ at node voltages ``v``: [nodes], or [nodes, samples] with samples innermost; ground's is 0."""
+        if v.ndim == 1:
+            return np.asarray(_rate_of_one(self._start, *self._edges, *self._incidence, v))
+        return np.asarray(_rate_of_many(self._phi, *self._edges, np.ascontiguousarray(v)))
+
+    def currents(self, v: Floats) -> Floats:
+        """i_e at ``v`` [nodes, samples], positive from source to target: [E, samples], in the network's edge order."""
+        in_order = np.empty((self._order.size, v.shape[1]))
+        _currents_of_many(self._phi, *self._edges, np.ascontiguousarray(v), in_order)
+        out = np.empty_like(in_order)
+        out[self._order] = in_order
+        return out
 
 
-def _columns(edges: Edges) -> tuple[NDArray[np.generic], ...]:
-    return edges.source, edges.target, edges.a, edges.b, edges.c, edges.k, edges.phi
-
-
-def derivative(phase: Phase, v: Floats) -> Floats:
-    """dv/dτ in model units for node voltages ``v``: [nodes] or [nodes, samples], samples innermost; ground's is 0."""
-    v = np.ascontiguousarray(v, dtype=np.float64)
-    out = np.empty_like(v)
-    (_rate_of_one if v.ndim == 1 else _rate_of_many)(*_columns(phase.edges), v, out)
-    return out
-
-
-def edge_currents(phase: Phase, v: Floats) -> Floats:
-    """i_e in model units for ``v`` [nodes, samples]: shape [E, samples], positive from source to target."""
-    out = np.empty((len(phase.edges), v.shape[1]))
-    _currents(*_columns(phase.edges), np.ascontiguousarray(v, dtype=np.float64), out)
-    return out
+def _edges_at(ends: NDArray[np.int32], n_nodes: int) -> tuple[NDArray[np.uintp], NDArray[np.uintp]]:
+    """Edges by the node at one of their ends: ``edge[start[n] : start[n + 1]]`` are those at node n."""
+    edge = np.argsort(ends, kind="stable")
+    start = np.searchsorted(ends[edge], np.arange(n_nodes + 1))
+    return start.astype(np.uintp), edge.astype(np.uintp)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.dynamics.rhs import derivative
+from kcnet_eda.dynamics.rhs import RightHandSide
 from kcnet_eda.errors import KcnetError
 from kcnet_eda.network.graph import Network, Phase, carry_over
 
@@ -22,14 +22,15 @@ def rk4(network: Network, x0: Floats, steps: int) -> Iterator[tuple[Phase, float
     """
     elapsed, state = 0.0, x0
     for phase in network.phases:
+        rate = RightHandSide(phase)
         v = np.ascontiguousarray(carry_over(state, phase).T)
         h = phase.duration / steps
         yield phase, elapsed, v
         for step in range(1, steps + 1):
-            k1 = derivative(phase, v)
-            k2 = derivative(phase, v + 0.5 * h * k1)
-            k3 = derivative(phase, v + 0.5 * h * k2)
-            v = v + h / 6.0 * (k1 + 2.0 * (k2 + k3) + derivative(phase, v + h * k3))
+            k1 = rate(v)
+            k2 = rate(v + 0.5 * h * k1)
+            k3 = rate(v + 0.5 * h * k2)
+            v = v + h / 6.0 * (k1 + 2.0 * (k2 + k3) + rate(v + h * k3))
             yield phase, elapsed + step * h, v
         elapsed, state = elapsed + phase.duration, v.T
 
@@ -44,20 +45,20 @@ def trapezoidal(network: Network, x0: Floats, steps: int) -> Floats:
     state = x0
     for phase in network.phases:
         v = np.ascontiguousarray(carry_over(state, phase).T)
+        rate = RightHandSide(phase)
         h = phase.duration / steps
-        rate = derivative(phase, v)
+        here = rate(v)
         for _ in range(steps):
-            guess = v + h * rate
+            guess = v + h * here
             for _ in range(60):
-                rate_next = derivative(phase, guess)
-                better = v + 0.5 * h * (rate + rate_next)
+                better = v + 0.5 * h * (here + rate(guess))
                 change = np.abs(better - guess).max()
                 guess = better
                 if not change > 1e-9:  # far under any error asked for; NaN leaves as well
                     break
             else:
                 return np.full((x0.shape[0], phase.n_nodes), np.nan)
-            v, rate = guess, derivative(phase, guess)
+            v, here = guess, rate(guess)
         state = v.T
     return np.ascontiguousarray(state)
 

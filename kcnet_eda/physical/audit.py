@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.dynamics.rhs import edge_currents
+from kcnet_eda.dynamics.rhs import RightHandSide
 from kcnet_eda.dynamics.solvers import require_finite, rk4
 from kcnet_eda.network.graph import Network
 from kcnet_eda.physical.scaling import Scaling
@@ -52,13 +52,14 @@ def audit(network: Network, x0: NDArray[np.float64], scaling: Scaling) -> Audit:
     """
     v_low, v_high, edge_peak, total_peak = np.inf, -np.inf, 0.0, 0.0
     charge = dissipated = delivered = 0.0
+    sides = {id(phase): RightHandSide(phase) for phase in network.phases}
     for start in range(0, len(x0), _BLOCK):
         block = x0[start : start + _BLOCK]
         before: tuple[float, NDArray[np.float64]] | None = None
         for phase, tau, v in rk4(network, block, AUDIT_STEPS):
             require_finite(v.T, "audit")
             v_low, v_high = min(v_low, float(v.min())), max(v_high, float(v.max()))
-            i = edge_currents(phase, v)
+            i = sides[id(phase)].currents(v)
             power = i * (v[phase.edges.source] - v[phase.edges.target])
             magnitude = np.abs(i)
             edge_peak = max(edge_peak, float(magnitude.max()))

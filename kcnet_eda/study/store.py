@@ -99,6 +99,15 @@ class Store:
                 kept = (archive["time"], archive["values"])
         return Result(Status(status), message, wall or 0.0, peak or 0, _unpack(v_end), decision, kept)
 
+    def shown(self) -> tuple[int, Result] | None:
+        """The first sample that passed and whose waveform was kept, with its result."""
+        with self._guard():
+            row = self._connection.execute(
+                "SELECT sample, key FROM runs WHERE variant = 'main' AND status = 'passed' AND waveform IS NOT NULL "
+                "ORDER BY rowid LIMIT 1"
+            ).fetchone()
+        return None if row is None else (int(row[0]), self.result(row[1]))
+
     def reference(self, key: str) -> Floats | None:
         """The stored reference final state of a sample, or None."""
         with self._guard():

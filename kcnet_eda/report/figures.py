@@ -1,0 +1,82 @@
+"""Figures of the report: a digit as its initial voltages, and waveforms of circuit and software together."""
+
+from __future__ import annotations
+
+import html
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from kcnet_eda.units import format_si
+
+Floats = NDArray[np.float64]
+
+_WINNER, _RUNNER_UP, _OTHER = "#0072B2", "#D55E00", "#8c8c8c"  # Okabe and Ito's: safe for colour-blind readers
+_AXIS = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.5)", "linecolor": "#8c8c8c"}
+
+
+def plotly_js() -> str:
+    """The library's text, once a page, so that the page needs no network."""
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
+def waveforms(time_s: Floats, circuit: Floats, software: Floats, names: list[str], decision_s: float,
+              simulator: str) -> str:
+    """An HTML fragment: read-out waveforms in volts, ``circuit`` and ``software`` [points, outputs] at ``time_s``.
+
+    The circuit is a line, the software solution open circles on it; the decision time is marked.
+    """
+    scale, unit = _time_unit(float(time_s[-1]))
+    t = time_s * scale
+    order = np.argsort(circuit[-1])[::-1]
+    figure = go.Figure()
+    marks = np.unique(np.linspace(0, len(t) - 1, 18).astype(int))
+    for rank in reversed(range(len(names))):  # the winner last, so that it lies on top
+        output = int(order[rank])
+        colour = _WINNER if rank == 0 else _RUNNER_UP if rank == 1 else _OTHER
+        figure.add_scatter(x=t, y=circuit[:, output], mode="lines", name=names[output], legendrank=output,
+                           legendgroup=names[output], line={"color": colour, "width": 3 if rank < 2 else 1.4},
+                           hovertemplate="%{y:.4f} V at %{x:.4f} " + unit)
+        figure.add_scatter(x=t[marks], y=software[marks, output], mode="markers", name=f"{names[output]}, software",
+                           legendgroup=names[output], showlegend=False, hovertemplate="%{y:.4f} V",
+                           marker={"color": colour, "symbol": "circle-open", "size": 8})
+        if rank < 2:
+            figure.add_annotation(x=t[-1], y=circuit[-1, output], text=f"<b>{html.escape(names[output])}</b>",
+                                  xanchor="left", showarrow=False, font={"color": colour, "size": 15}, xshift=4)
+    figure.add_vline(x=decision_s * scale, line={"color": "#8c8c8c", "dash": "dot"})
+    figure.add_annotation(x=decision_s * scale, y=1.0, yref="paper", yanchor="bottom", showarrow=False,
+                          text=f"decided at {format_si(decision_s, 's', 3)}", font={"size": 13})
+    figure.update_layout(
+        height=430, margin={"l": 70, "r": 30, "t": 30, "b": 55}, paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)", font={"color": "#7a7a7a", "size": 14}, hovermode="closest",
+        xaxis={"title": f"time, {unit}", **_AXIS}, yaxis={"title": "output voltage, V", **_AXIS},
+        legend={"title": {"text": f"{simulator} (○ software)"}},
+    )
+    return str(figure.to_html(full_html=False, include_plotlyjs=False, div_id="waveforms",
+                              config={"displaylogo": False, "responsive": True}))
+
+
+def _time_unit(t_end: float) -> tuple[float, str]:
+    """Factor and name of the SI unit in which ``t_end`` is at least 1, from seconds."""
+    for exponent, name in ((0, "s"), (3, "ms"), (6, "µs"), (9, "ns"), (12, "ps")):
+        if t_end * 10.0**exponent >= 0.9999:
+            return 10.0**exponent, name
+    return 1e15, "fs"
+
+
+def voltage_grid(volts: Floats, grid: tuple[int, int]) -> str:
+    """An HTML table: the input nodes' initial voltages as an image of ``grid`` (rows, columns), each cell labelled."""
+    image = volts.reshape(grid)
+    low, span = float(image.min()), float(np.ptp(image)) or 1.0
+    rows = []
+    for line in image:
+        cells = []
+        for v in line:
+            shade = round(255 * (v - low) / span)
+            ink = "#000" if shade > 140 else "#fff"
+            cells.append(f'<td style="background:rgb({shade},{shade},{shade});color:{ink}">{v:.2f}</td>')
+        rows.append("<tr>" + "".join(cells) + "</tr>")
+    return '<table class="digit" aria-label="initial voltages in volts">' + "".join(rows) + "</table>"

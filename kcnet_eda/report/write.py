@@ -1,0 +1,72 @@
+"""``report.html`` and the JSON beside it, from a run folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kcnet_eda.dynamics.reference import trajectory
+from kcnet_eda.errors import InvalidInputError
+from kcnet_eda.export.render import render
+from kcnet_eda.files import write_atomic
+from kcnet_eda.network.store import load_network
+from kcnet_eda.report import figures
+from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, STORE
+from kcnet_eda.study.store import open_store
+
+
+def report(run: Path, out: Path | None = None) -> Path:
+    """Write the report of a run folder: HTML to ``out`` (``run/report.html`` where None), JSON beside it.
+
+    Raises
+    ------
+    InvalidInputError
+        ``run`` is not a finished run.
+    """
+    out = out or run / "report.html"
+    missing = [name for name in (RECORD, OUTPUTS, STORE, NETWORK) if not (run / name).is_file()]
+    if missing:
+        raise InvalidInputError(str(run), [f"has no {name}" for name in missing],
+                                "Finish the run first: 'kcnet simulate' with the same --out goes on where it stopped.")
+    try:
+        record = json.loads((run / RECORD).read_text())
+        with np.load(run / OUTPUTS, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, OSError) as error:
+        raise InvalidInputError(str(run), [f"its results cannot be read: {error}"]) from None
+    html = render("report/report.html.j2", r=record, s=record["summary"], plotly_js=figures.plotly_js(),
+                  digit=_digit(run, record, arrays))
+    write_atomic(out, html)
+    if out.with_suffix(".json") != run / RECORD:
+        write_atomic(out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
+    return out
+
+
+def _digit(run: Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any] | None:
+    """What the report shows of one sample; None where no waveform was kept."""
+    with open_store(run / STORE) as store:
+        found = store.shown()
+    if found is None or found[1].waveform is None or found[1].decision_s is None:
+        return None
+    sample, result = found
+    time_s, circuit = result.waveform
+    row = int(np.flatnonzero(arrays["index"] == sample)[0])
+    network = load_network(run / NETWORK)
+    scaling = record["scaling"]
+    software = trajectory(network, arrays["x0"][row], time_s / scaling["t_unit"])[:, network.readout]
+    grid = record["data_grid"]
+    volts = scaling["v_cm"] + scaling["v_unit"] * arrays["x0"][row][network.inputs]
+    return {
+        "sample": sample,
+        "label": int(arrays["label"][row]),
+        "y": int(arrays["y"][row]) if "y" in arrays else None,
+        "decision_s": result.decision_s,
+        "n_inputs": network.inputs.size,
+        "grid": None if grid is None else figures.voltage_grid(volts, (grid[0], grid[1])),
+        "waveforms": figures.waveforms(
+            time_s, circuit, scaling["v_cm"] + scaling["v_unit"] * software,
+            [network.node_names[n] for n in network.readout], result.decision_s, record["summary"]["simulator"]),
+    }
