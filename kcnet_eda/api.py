@@ -1,0 +1,47 @@
+"""The functions behind the command line's verbs: same names, same arguments.
+
+>>> from kcnet_eda.api import export, simulate
+>>> export("digits", Path("bundle"), c="1p", t_unit="1p")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kcnet_eda.export.bundle import export
+from kcnet_eda.report.write import report
+from kcnet_eda.study.simulate import NoProgress, Progress
+from kcnet_eda.study.simulate import simulate as _simulate
+from kcnet_eda.tools.doctor import doctor
+from kcnet_eda.tools.openvaf import compile  # named as the verb is
+
+__all__ = ["compile", "demo", "doctor", "export", "report", "simulate", "train"]
+
+
+def simulate(target: str | Path, out: Path, **options: Any) -> dict[str, Any]:
+    """:func:`kcnet_eda.study.simulate.simulate`, and the run's ``report.html``; returns the record."""
+    record = _simulate(target, out, **options)
+    report(out)
+    return record
+
+
+def train(config: Path, out: Path, progress: Progress | None = None) -> dict[str, Any]:
+    """:func:`kcnet_eda.dynamics.training.train`: train as ``config`` says, write the network to ``out``; returns the
+    training record.
+
+    Raises
+    ------
+    KcnetError
+        torch is not installed, or the settings cannot be used.
+    """
+    from kcnet_eda.dynamics.training import train as train_with_torch
+
+    return train_with_torch(config, out, progress or NoProgress())
+
+
+def demo(out: Path = Path("runs/demo"), samples: int | None = None, jobs: int | None = None,
+         simulator: str | None = None, progress: Progress | None = None) -> dict[str, Any]:
+    """The main job on the shipped digits network: export at 1 pF and 1 ps, all test digits through the circuit, report."""
+    return simulate("digits", out, data="digits:test", samples=samples, jobs=jobs, simulator=simulator,
+                    progress=progress)

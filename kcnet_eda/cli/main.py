@@ -1,0 +1,215 @@
+"""``kcnet``: parse, call one function of :mod:`kcnet_eda.api`, print. Heavy imports wait until a verb needs them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from kcnet_eda import __version__
+from kcnet_eda.cli.progress import RichProgress
+from kcnet_eda.errors import KcnetError
+
+app = typer.Typer(
+    help="Compile trained KirchhoffNets to analog circuits, simulate them, and reconcile them with the software model.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+)
+_out = Console()
+_err = Console(stderr=True)
+
+Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Simulators at once; one a core if not given.")]
+SimulatorName = Annotated[str | None, typer.Option(
+    "--simulator", help="ngspice or vacask; if not given ngspice, or VACASK where ngspice cannot load OSDI devices.")]
+Samples = Annotated[int | None, typer.Option("--samples", help="The first N samples; all if not given.")]
+ErrorBound = Annotated[float, typer.Option("--error", help="Relative error that solver settings are chosen for.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        _out.print(f"kcnet_eda {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    pass  # --debug is read in main(), where errors arrive
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
+    samples: Samples = None, jobs: Jobs = None, simulator: SimulatorName = None,
+) -> None:
+    """The main job: the shipped digits network through the circuit simulator, reconciled with the software."""
+    from kcnet_eda import api
+
+    with RichProgress(_err) as progress:
+        record = api.demo(out, samples, jobs, simulator, progress)
+    _finish(record, out)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="Training settings, YAML.")],
+    out: Annotated[Path, typer.Option(help="Network file to write (*.kcnet).")],
+) -> None:
+    """Train a network as CONFIG says (needs torch)."""
+    from kcnet_eda import api
+
+    with RichProgress(_err) as progress:
+        record = api.train(config, out, progress)
+    table = Table(show_header=False)
+    for name, value in record["result"].items():
+        table.add_row(name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
+    _out.print(table)
+    _out.print(f"network: {out}", soft_wrap=True)
+
+
+@app.command()
+def export(
+    network: Annotated[str, typer.Argument(help="A *.kcnet file, or the name of a shipped network (digits).")],
+    out: Annotated[Path, typer.Option(help="Bundle folder to write.")],
+    level: Annotated[str, typer.Option(help="Level of the devices: behavioral.")] = "behavioral",
+    c: Annotated[str, typer.Option(help="Node capacitance, farads.")] = "1p",
+    v_unit: Annotated[str | None, typer.Option(help="Volts of a model unit.  [1]")] = None,
+    i_unit: Annotated[str | None, typer.Option(help="Amperes of a model unit.")] = None,
+    t_unit: Annotated[str | None, typer.Option(help="Seconds of a model unit.  [1p]")] = None,
+    g_unit: Annotated[str | None, typer.Option(help="Siemens of a model unit.")] = None,
+    v_cm: Annotated[str, typer.Option(help="Common-mode voltage, model ground.")] = "0",
+    error: ErrorBound = 1e-3,
+) -> None:
+    """Write the bundle that an analog designer receives: devices, netlist, testbench, expected results, run.sh."""
+    from kcnet_eda import api
+    from kcnet_eda.units import format_si
+
+    bundle = api.export(network, out, level=level, c=c, v_unit=v_unit, i_unit=i_unit, t_unit=t_unit, g_unit=g_unit,
+                        v_cm=v_cm, error=error)
+    circuit = bundle.circuit
+    _out.print(f"{len(circuit.nets) - 1} capacitors of {format_si(circuit.scaling.c, 'F')}, {circuit.n_devices} edge "
+               f"devices, T = {format_si(circuit.t_end, 's')}, {bundle.settings.steps} steps for an error of "
+               f"{bundle.settings.error:g}")
+    for warning in bundle.manifest["warnings"]:
+        _err.print(f"warning: {escape(warning)}", style="yellow", soft_wrap=True)
+    _out.print(f"bundle: {out}; read {out / 'README.md'}, run {out / 'run.sh'}", soft_wrap=True)
+
+
+@app.command()
+def compile(paths: Annotated[list[Path], typer.Argument(help="Verilog-A files, folders of them, or bundles.")]) -> None:
+    """Compile Verilog-A devices to OSDI, cached by content."""
+    from kcnet_eda import api
+
+    for name, path in api.compile(paths).items():
+        _out.print(f"{name}: {path}", soft_wrap=True)
+
+
+@app.command()
+def simulate(
+    target: Annotated[str, typer.Argument(help="A bundle, a *.kcnet file, or the name of a shipped network.")],
+    out: Annotated[Path, typer.Option(help="Run folder; an interrupted run in it goes on.")],
+    data: Annotated[str, typer.Option(help="digits, digits:train, digits:test, digits:all or FILE.npz.")] = "digits",
+    samples: Samples = None, jobs: Jobs = None, simulator: SimulatorName = None, error: ErrorBound = 1e-3,
+    seed: Annotated[int, typer.Option(help="Draws the samples of the half-step check.")] = 0,
+    timeout: Annotated[float, typer.Option(help="Seconds that one sample may take.")] = 120.0,
+) -> None:
+    """Run samples through the circuit and through the software, and write the report."""
+    from kcnet_eda import api
+
+    with RichProgress(_err) as progress:
+        record = api.simulate(target, out, data=data, samples=samples, seed=seed, jobs=jobs, simulator=simulator,
+                              timeout_s=timeout, error=error, progress=progress)
+    _finish(record, out)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder of 'kcnet simulate'.")],
+    out: Annotated[Path | None, typer.Option(help="HTML file; RUN/report.html if not given.")] = None,
+) -> None:
+    """Write the report of a run again."""
+    from kcnet_eda import api
+
+    _out.print(f"report: {api.report(run, out)}", soft_wrap=True)
+
+
+@app.command()
+def doctor() -> None:
+    """What is installed here, whether compiler and simulator fit together, and what to do about what is missing."""
+    from kcnet_eda import api
+    from kcnet_eda.tools.doctor import healthy
+
+    findings = api.doctor()
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "what", "found"):
+        table.add_column(heading, overflow="fold")
+    for f in findings:
+        mark = "[green]ok[/]" if f.good else "[red]MISSING[/]" if f.needed else "[yellow]absent[/]"
+        table.add_row(mark, escape(f.what), escape(f.detail + (f"\n{f.remedy}" if f.remedy and not f.good else "")))
+    _out.print(table)
+    if not healthy(findings):
+        raise typer.Exit(1)
+
+
+def _finish(record: dict[str, Any], out: Path) -> None:
+    """Print a run's verdict; exit with 1 where runs failed, with 2 where the accuracy contract was missed."""
+    from kcnet_eda.units import format_si
+
+    s, agreement, contract = record["summary"], record["agreement"], record["contract"]
+    if record["provenance"]["warning"]:
+        _err.print(escape(record["provenance"]["warning"]), style="yellow", soft_wrap=True)
+    table = Table(show_header=False)
+    if record["accuracy"]:
+        for side in ("software", "circuit"):
+            p = record["accuracy"][side]
+            low, high = p["wilson95"]
+            table.add_row(f"{side} accuracy",
+                          f"{100 * p['value']:.2f} % ({p['count']}/{p['n']}; 95 %: {100 * low:.2f}–{100 * high:.2f} %)")
+    table.add_row("label agreement", f"{agreement['count']}/{s['n']}, {len(agreement['undecidable'])} undecidable")
+    table.add_row("largest error", f"{contract['reached']:.1e} of the range ({contract['requested']:g} asked for: "
+                                   f"{'kept' if contract['kept'] else 'MISSED'})")
+    table.add_row("T", f"{format_si(s['t_total_s'], 's')}, f = {format_si(s['f_hz'], 'Hz')}")
+    table.add_row("total current", f"{format_si(record['audit']['total_current_peak'], 'A', 3)} at most")
+    table.add_row("simulated with", f"{s['simulator_version']}, {s['wall_s']:.1f} s in all")
+    _out.print(table)
+    _out.print(f"report: {out / 'report.html'}", soft_wrap=True)
+    if s["failed_runs"]:
+        _err.print(f"{s['failed_runs']} runs failed; the first: {escape(record['failed'][0]['message'])}", style="red",
+                   soft_wrap=True)
+        raise typer.Exit(1)
+    if not contract["kept"]:
+        raise typer.Exit(2)
+
+
+def main() -> None:
+    """The command's entry point: exit codes 0 good, 1 error, 2 a limit was missed; no traceback without --debug."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        code = app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        _err.print("\ninterrupted; what was finished is kept, and the same command goes on from there", style="yellow")
+        sys.exit(1)
+    except KcnetError as error:
+        if debug:
+            raise
+        _err.print(f"error: {escape(str(error))}", style="red", soft_wrap=True)
+        sys.exit(1)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except Exception as error:
+        if debug:
+            raise
+        show = getattr(error, "show", None)  # the command line's own usage errors
+        if show is not None:
+            show()
+        else:
+            _err.print(f"error: {escape(f'{type(error).__name__}: {error}')}\n"
+                       "This is a defect of kcnet_eda; 'kcnet --debug …' shows where.", style="red", soft_wrap=True)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)

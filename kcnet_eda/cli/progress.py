@@ -1,0 +1,39 @@
+"""Progress bars on a terminal; where there is none, a line at the start and end of each stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class RichProgress:
+    """A progress display, see :class:`kcnet_eda.study.simulate.Progress`; used as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn(), console=console, disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> RichProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._bars.stop()
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Open a bar of ``total``; yields the function that advances it."""
+        started = time.monotonic()
+        task = self._bars.add_task(name, total=total)
+        yield lambda n: self._bars.advance(task, n)
+        if not self._console.is_terminal:
+            self._console.print(f"{name}: {total} done in {time.monotonic() - started:.1f} s")
