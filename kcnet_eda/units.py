@@ -60,5 +60,5 @@ def format_si(value: float, unit: str = "", digits: int = 4) -> str:
 
 
 def spice_number(value: float) -> str:
-    """Decimal text with nine significant digits (relative rounding at most 5e-10), which every SPICE reads."""
+    """Decimal text with nine significant digits (relative rounding at most 5e-9), which every SPICE reads."""
     return f"{value:.9g}"

@@ -33,10 +33,11 @@ def node_scales(network: Network, x0: Floats, v_ref: Floats) -> Floats:
     start = carry_over(x0, network.phases[-1])
     scale = np.maximum(start.max(0), v_ref.max(0)) - np.minimum(start.min(0), v_ref.min(0))
     out = v_ref[:, network.readout]
-    scale[network.readout] = out.max() - out.min()
-    whole = float(scale.max())
+    if np.ptp(out) > 0:  # one output of one sample has no range but its own way from the start
+        scale[network.readout] = np.ptp(out)
+    whole = float(scale.max()) or 1.0
     scale[scale < _REST * whole] = whole
-    return scale
+    return np.asarray(scale)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,110 @@
+"""Circuits in real simulators against closed forms, within the accuracy contract, at any scale."""
+
+import math
+
+import numpy as np
+import pytest
+from conftest import driven_corner, driven_corner_solution, make_network, random_network, rc_pair
+
+from kcnet_eda.dynamics.contract import compare, node_scales
+from kcnet_eda.dynamics.reference import final_states
+from kcnet_eda.errors import KcnetError
+from kcnet_eda.export.bundle import export
+from kcnet_eda.network.laws import IDENTITY, LEAKY_RELU, RELU, TANH
+from kcnet_eda.network.store import save_network
+from kcnet_eda.study.batch import Job, prepare_bench, run_jobs
+from kcnet_eda.study.store import Status
+from kcnet_eda.tools.simulators import SIMULATORS
+
+
+@pytest.fixture(params=["ngspice", "vacask"])
+def simulator(request):
+    try:
+        SIMULATORS[request.param].find()
+    except KcnetError as error:
+        pytest.skip(f"NOT RUN: {error}")
+    return SIMULATORS[request.param]
+
+
+@pytest.fixture
+def simulated(tmp_path):
+    """``simulated(network, x0, simulator, **export options)``: final states [n, nodes] in model units."""
+    def run(network, x0, simulator, **options):
+        save_network(network, tmp_path / "net.kcnet")
+        bundle = export(tmp_path / "net.kcnet", tmp_path / "bundle", **options)
+        bench = prepare_bench(bundle, simulator, tmp_path / "work", timeout_s=60)
+        results = {}
+        jobs = [Job(str(i), i, np.asarray(x, float), bundle.settings, False) for i, x in enumerate(x0)]
+        run_jobs(bench, jobs, 1, results.__setitem__)
+        assert [r.message for r in results.values() if r.status is not Status.PASSED] == []
+        return np.stack([results[str(i)].v_end for i in range(len(x0))])
+
+    return run
+
+
+def test_rc_pair(simulated, simulator):
+    v = simulated(rc_pair(1.3), [[0, 1.0, -0.5]], simulator)[0]
+    u = 1.5 * math.exp(-2.6)
+    # The contract: 1e-3 of each node's way, 0.75·(1 − exp(−2.6)) here.
+    np.testing.assert_allclose(v[1:], [0.25 + u / 2, 0.25 - u / 2], atol=1e-3 * 0.69)
+
+
+@pytest.mark.parametrize("theta1", [1.5, -0.8])
+def test_two_node_edge_conducting(simulated, simulator, theta1):
+    # u' = −2(θ1·u + θ2) from u = 1: conducting throughout, decaying or growing with the sign of θ1
+    theta2, shift = 1.0, 1.0 / theta1
+    net = make_network([(1, 2, theta1, -theta1, theta2, 1.0, RELU)], 3, examples=[[1.0, 0.0]])
+    v = simulated(net, [[0, 1.0, 0.0]], simulator)[0]
+    u = (1.0 + shift) * math.exp(-2 * theta1) - shift
+    np.testing.assert_allclose(v[1:], [0.5 + u / 2, 0.5 - u / 2], atol=1e-3 * abs(u - 1))
+
+
+def test_two_node_edge_blocking(simulated, simulator):
+    net = make_network([(1, 2, 1.0, -1.0, -2.0, 1.0, RELU)], 3, examples=[[1.0, 0.0]])
+    np.testing.assert_allclose(simulated(net, [[0, 1.0, 0.25]], simulator)[0], [0, 1.0, 0.25], atol=1e-9)
+
+
+def test_two_node_edge_across_its_corner(simulated, simulator):
+    v = simulated(driven_corner(), [[0, 0.0, 0.0]], simulator)[0]
+    np.testing.assert_allclose(v[1:], driven_corner_solution(), atol=1e-3 * driven_corner_solution().min())
+
+
+def test_current_sources(simulated, simulator):
+    net = make_network([(0, 1, 0.0, 0.0, 0.7, 1.0, IDENTITY), (2, 0, 0.0, 0.0, 0.4, 1.0, RELU),
+                        (1, 2, 0.0, 0.0, -0.1, -1.0, LEAKY_RELU)], 3, examples=[[0.0, 0.0]])
+    v = simulated(net, [[0, 0.1, 0.2]], simulator)[0]
+    # constant currents: the trapezoidal rule is exact but for the netlist's nine digits
+    np.testing.assert_allclose(v[1:], [0.1 + 0.7 - 0.001, 0.2 - 0.4 + 0.001], atol=1e-7)
+
+
+def test_tanh_edge(simulated, simulator):
+    net = make_network([(1, 2, 1.0, -1.0, 0.0, 1.0, TANH)], 3, examples=[[1.2, 0.0]])
+    v = simulated(net, [[0, 1.2, 0.0]], simulator)[0]
+    u = math.asinh(math.sinh(1.2) * math.exp(-2))
+    np.testing.assert_allclose(v[1] - v[2], u, atol=1e-3 * 1.2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_all_laws_together_away_from_the_common_mode(simulated, simulator, seed):
+    net = random_network(seed)
+    x0 = net.initial_state(net.examples)
+    v = simulated(net, x0, simulator, c="3p", v_unit="0.2", i_unit="5u", v_cm="0.9")
+    v_ref = final_states(net, x0)
+    assert compare(net, v, v_ref, node_scales(net, x0, v_ref)).max_rel <= 1e-3
+
+
+def test_a_tighter_error_is_reached(simulated, simulator):
+    net = driven_corner()
+    x0 = net.initial_state(net.examples)
+    v = simulated(net, x0, simulator, error=1e-5)
+    exact = np.array([[0, *driven_corner_solution()]])
+    assert compare(net, v, exact, node_scales(net, x0, exact)).max_rel <= 1e-5
+
+
+def test_the_scale_changes_no_voltage(simulated, simulator, digits_network):
+    """The paper's claim on the digits network itself: (1 F, 1 s) to (1 fF, 1 fs), within 1e-6 of the range."""
+    x0 = digits_network.initial_state(digits_network.examples[:2])
+    ends = [simulated(digits_network, x0, simulator, c=c, t_unit=t)
+            for c, t in (("1", "1"), ("1n", "1n"), ("1p", "1p"), ("1f", "1f"))]
+    spread = np.ptp(np.stack(ends), axis=0).max()
+    assert spread <= 1e-6 * np.ptp(ends[0])

@@ -1,0 +1,152 @@
+"""The software truth against closed forms, a naive sum, torch, and the orders its methods must show."""
+
+import math
+
+import numpy as np
+import pytest
+from conftest import driven_corner, driven_corner_solution, make_network, random_network, rc_pair
+
+from kcnet_eda.dynamics import reference, solvers
+from kcnet_eda.dynamics.contract import compare, node_scales, steps_for
+from kcnet_eda.dynamics.rhs import RightHandSide
+from kcnet_eda.errors import InvalidInputError, KcnetError
+from kcnet_eda.network.graph import Network, Phase
+from kcnet_eda.network.laws import IDENTITY, RELU, TANH
+
+
+def naive_currents(phase, v):
+    phi = [lambda x: max(x, 0), lambda x: x if x > 0 else 0.01 * x, math.tanh, lambda x: x]
+    e = phase.edges
+    return np.array([e.k[j] * phi[e.phi[j]](e.a[j] * v[e.source[j]] + e.b[j] * v[e.target[j]] + e.c[j])
+                     for j in range(len(e))])
+
+
+def naive_rate(phase, v):
+    out = np.zeros_like(v)
+    for j, i in enumerate(naive_currents(phase, v)):
+        out[phase.edges.source[j]] -= i
+        out[phase.edges.target[j]] += i
+    out[0] = 0
+    return out
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_right_hand_side_is_kirchhoffs_law(seed):
+    phase = random_network(seed).phases[0]
+    v = np.random.default_rng(seed).normal(0, 1, (phase.n_nodes, 3))
+    v[0] = 0
+    rate = RightHandSide(phase)
+    for m in range(3):
+        expected = naive_rate(phase, v[:, m])
+        # Sums of at most 30 currents of order one: double rounding stays far below 1e-13.
+        np.testing.assert_allclose(rate(np.ascontiguousarray(v[:, m])), expected, atol=1e-13)
+        np.testing.assert_allclose(rate(v)[:, m], expected, atol=1e-13)
+        np.testing.assert_allclose(rate.currents(v)[:, m], naive_currents(phase, v[:, m]), atol=1e-13)
+
+
+def test_reference_meets_closed_forms():
+    v = reference.final_states(rc_pair(0.7), np.array([[0, 1.0, -0.5]]))[0]
+    assert v[1] + v[2] == pytest.approx(0.5, abs=1e-9)
+    assert v[1] - v[2] == pytest.approx(1.5 * math.exp(-1.4), abs=1e-9)
+    # The corner costs order: the error seen at one is near the square root of what the tolerance asks a step.
+    np.testing.assert_allclose(reference.final_states(driven_corner(), np.zeros((1, 3)))[0, 1:],
+                               driven_corner_solution(), atol=1e-7)
+
+
+def test_an_edge_that_does_not_conduct_leaves_its_nodes_alone():
+    net = make_network([(1, 2, 1.0, -1.0, -5.0, 1.0, RELU)], 3)
+    np.testing.assert_array_equal(reference.final_states(net, np.array([[0, 1.0, -0.5]]))[0], [0, 1.0, -0.5])
+
+
+def test_tanh_edge_meets_its_closed_form():
+    # u = v1 − v2 with u' = −2·tanh(u): sinh(u) = sinh(u0)·exp(−2τ)
+    net = make_network([(1, 2, 1.0, -1.0, 0.0, 1.0, TANH)], 3)
+    v = reference.final_states(net, np.array([[0, 1.2, 0.0]]))[0]
+    assert v[1] - v[2] == pytest.approx(math.asinh(math.sinh(1.2) * math.exp(-2)), abs=1e-9)
+
+
+def test_reference_error_on_the_digits_lies_far_below_the_contract(digits_network):
+    """Two tolerances a hundredfold apart bracket the error: below 1e-5 of a unit, a hundredth of the contract's 1e-3."""
+    x0 = digits_network.initial_state(digits_network.examples[:2])
+    end = [digits_network.duration]
+    for x in x0:
+        loose = reference.trajectory(digits_network, x, end, rtol=1e-8)
+        assert np.abs(loose - reference.trajectory(digits_network, x, end)).max() < 1e-5
+
+
+def test_trajectory_passes_through_phases():
+    first = Phase(3, 0.5, rc_pair().phases[0].edges)
+    second = Phase(2, 0.5, make_network([(0, 1, 0.0, 0.0, 1.0, 1.0, IDENTITY)], 2).phases[0].edges)
+    net = Network("two", (first, second), [1, 2], [1])
+    v = reference.trajectory(net, np.array([0, 1.0, 0.0]), [0.0, 0.25, 0.5, 1.0])
+    decay = 0.5 + 0.5 * np.exp(-2 * np.array([0, 0.25, 0.5]))
+    np.testing.assert_allclose(v[:, 1], [*decay, decay[-1] + 0.5], atol=1e-9)
+    assert np.isnan(v[2:, 2]).all() and not np.isnan(v[:2]).any()
+    *_, (_, tau, end) = solvers.rk4(net, np.array([[0, 1.0, 0.0]]), 100)
+    assert tau == 1.0
+    assert end[1, 0] == pytest.approx(v[-1, 1], abs=1e-9)
+
+
+def test_processes_give_what_one_gives():
+    net = random_network(3)
+    x0 = net.initial_state(np.random.default_rng(0).uniform(-1, 1, (6, 6)))
+    counted = []
+    np.testing.assert_array_equal(reference.final_states(net, x0, 2, counted.append), reference.final_states(net, x0))
+    assert sum(counted) == 6
+
+
+def test_divergence_is_an_error_not_a_number():
+    unstable = make_network([(1, 0, -80.0, 0.0, 0.0, 1.0, IDENTITY)], 2, duration=20.0)
+    with pytest.raises(KcnetError, match="diverges"):
+        reference.final_states(unstable, np.array([[0.0, 1.0]]))
+
+
+@pytest.mark.parametrize(("method", "order"), [("rk4", 4), ("trapezoidal", 2)])
+def test_order_of_convergence(method, order):
+    """On a smooth law halving the step divides the error by 2^order; the slope over two halvings, within 0.25."""
+    net = make_network([(1, 2, 1.3, -0.8, 0.2, 0.9, TANH), (2, 3, 1.0, 0.5, -0.1, 1.1, TANH),
+                        (3, 1, 0.7, -1.0, 0.0, 1.0, IDENTITY)], 4)
+    x0 = np.array([[0, 0.9, -0.4, 0.3]])
+    exact = reference.final_states(net, x0)
+
+    def end(steps):
+        if method == "trapezoidal":
+            return solvers.trapezoidal(net, x0, steps)
+        *_, (_, _, v) = solvers.rk4(net, x0, steps)
+        return v.T
+
+    errors = [np.abs(end(n) - exact).max() for n in (8, 16, 32)]
+    slopes = np.log2(np.array(errors[:-1]) / errors[1:])
+    assert np.abs(slopes - order).max() < 0.25
+
+
+def test_steps_follow_the_error_asked_for():
+    net = driven_corner()
+    x0 = np.array([[0, 0.0, 0.0], [0, 0.3, 0.1]])
+    v_ref = reference.final_states(net, x0)
+    coarse, fine = steps_for(net, x0, v_ref, 1e-2), steps_for(net, x0, v_ref, 1e-5)
+    assert coarse < fine
+    v = solvers.trapezoidal(net, x0, fine)
+    assert compare(net, v, v_ref, node_scales(net, x0, v_ref)).max_rel <= 1e-5
+    with pytest.raises(InvalidInputError, match="between"):
+        steps_for(net, x0, v_ref, 0.0)
+
+
+def test_a_stiff_network_gets_a_step_that_resolves_it_or_an_error():
+    net = make_network([(1, 0, 400.0, 0.0, -200.0, 1.0, IDENTITY)], 2)
+    x0 = np.array([[0.0, 1.0]])
+    v_ref = reference.final_states(net, x0)
+    assert np.isnan(solvers.trapezoidal(net, x0, 50)).all()
+    assert steps_for(net, x0, v_ref, 1e-3) > 200
+
+
+def test_scales_are_the_readouts_range_and_each_other_nodes_own():
+    net = make_network([(1, 2, 1.0, -1.0, 0.0, 1.0, RELU)], 5, inputs=[1], readout=[2, 3])
+    x0 = np.array([[0, 1.0, 0, 0, 0], [0, 3.0, 0, 0, 0]])
+    v_ref = np.array([[0, 0.5, 0.2, -0.3, 0], [0, 2.0, 0.9, 0.1, 0]])
+    scales = node_scales(net, x0, v_ref)
+    # node 1 runs from 3 to 0.5; the read-out nodes share 0.9 − (−0.3); node 4 rests: the widest range
+    np.testing.assert_allclose(scales[1:], [2.5, 1.2, 1.2, 2.5])
+    found = compare(net, v_ref + np.array([0, 0, 0, 0.12, 0]), v_ref, scales)
+    assert found.max_rel_readout == pytest.approx(0.1) and found.max_rel_other == 0.0
+    assert found.max_rel == found.max_rel_readout and found.worst_node == 3

@@ -1,0 +1,218 @@
+"""What the designer receives: readable, traceable, checked before it is written, and running without Python."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+
+import numpy as np
+import pytest
+from conftest import driven_corner, make_network, random_network, rc_pair
+
+from kcnet_eda.errors import InvalidInputError, KcnetError
+from kcnet_eda.export.bundle import MANIFEST, export, read_bundle
+from kcnet_eda.export.circuit import build_circuit
+from kcnet_eda.export.netlist import edge_map_csv, render_netlist
+from kcnet_eda.export.render import render
+from kcnet_eda.files import sha256_file
+from kcnet_eda.network.graph import Network
+from kcnet_eda.network.laws import PHI_NAMES, RELU, TANH
+from kcnet_eda.network.store import save_network
+from kcnet_eda.physical.scaling import resolve
+from kcnet_eda.tools.locate import find_ngspice, find_openvaf
+
+
+@pytest.fixture
+def saved(tmp_path):
+    def save(network):
+        path = tmp_path / "net.kcnet"
+        save_network(network, path)
+        return path
+
+    return save
+
+
+def test_every_edge_is_one_device_with_its_parameters_in_si():
+    net = random_network(1)
+    s = resolve(c=2e-12, v_unit=0.2, i_unit=2e-6, v_cm=0.9)
+    text = render_netlist(build_circuit(net, s), "ngspice")
+    devices = {m[1]: m[0].split() for m in re.finditer(r"^ne(\d+) .*$", text, re.M)}
+    e = net.phases[0].edges
+    assert len(devices) == len(e)
+    for j in range(len(e)):
+        _, source, target, rail, module, *params = devices[str(j)]
+        net_of = {0: "vcm"} | {n: f"n{n}" for n in range(1, 7)}
+        assert (source, target, rail) == (net_of[e.source[j]], net_of[e.target[j]], "vcm")
+        assert module == f"kc_edge_{PHI_NAMES[e.phi[j]]}"
+        values = {k: float(v) for k, v in (p.split("=") for p in params)}
+        expected = ({"imax": e.k[j] * 2e-6, "ws": e.a[j] / 0.2, "wd": e.b[j] / 0.2, "x0": e.c[j]} if e.phi[j] == TANH
+                    else {"gs": e.a[j] * 1e-5, "gd": e.b[j] * 1e-5, "i0": e.c[j] * 2e-6, "k": e.k[j]})
+        assert values == pytest.approx(expected, rel=5e-9)
+    assert "vvcm vcm 0 0.9" in text and text.count(" vcm 2e-12") == 6
+
+
+def test_edge_map_lists_edges_in_order():
+    circuit = build_circuit(random_network(2), resolve())
+    rows = list(csv.DictReader(edge_map_csv(circuit).splitlines()))
+    assert [int(r["edge"]) for r in rows] == list(range(30))
+    text = render_netlist(circuit, "ngspice")
+    for r in rows:
+        assert f"{r['instance']} {r['source']} {r['target']} vcm {r['device']} {r['parameters']}\n" in text
+
+
+def test_all_that_cannot_be_exported_is_said_at_once(tmp_path, saved):
+    edges = rc_pair().phases[0]
+    names = ("gnd", "time", "Bad Name")
+    bad = Network("bad", (edges, edges), [1], [2], names)
+    with pytest.raises(InvalidInputError) as caught:
+        export(saved(bad), tmp_path / "b")
+    assert "2 phases" in str(caught.value) and "2 node names" in str(caught.value)
+    assert not (tmp_path / "b").exists()
+
+
+def test_bad_requests_are_refused_before_anything_is_written(tmp_path):
+    for wrong in ({"level": "quantum"}, {"c": "0"}, {"c": "1x"}, {"error": 2.0}, {"v_unit": "1", "i_unit": "1", "t_unit": "1"}):
+        with pytest.raises(InvalidInputError):
+            export("digits", tmp_path / "b", **wrong)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_not_ours_is_left_alone(tmp_path, saved):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InvalidInputError, match=r"has no manifest\.json"):
+        export(saved(rc_pair()), tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InvalidInputError):
+        export(saved(rc_pair()), tmp_path / "file")
+
+
+def test_a_failure_in_the_middle_leaves_the_old_bundle_whole(tmp_path, saved, monkeypatch):
+    export(saved(rc_pair()), tmp_path / "b")
+    before = sha256_file(tmp_path / "b" / MANIFEST)
+
+    def full(*_a, **_k):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kcnet_eda.export.bundle._waveforms_csv", full)
+    with pytest.raises(KcnetError, match="No space left"):
+        export(saved(driven_corner()), tmp_path / "b")
+    assert sha256_file(tmp_path / "b" / MANIFEST) == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "net.kcnet"]
+
+
+def test_the_bundle_is_complete_and_hashed(tmp_path, saved):
+    bundle = export(saved(driven_corner()), tmp_path / "b", c="1f", t_unit="1f", v_cm="0.9")
+    manifest = json.loads((tmp_path / "b" / MANIFEST).read_text())
+    files = {str(p.relative_to(tmp_path / "b")) for p in (tmp_path / "b").rglob("*") if p.is_file()} - {MANIFEST}
+    assert set(manifest["sha256"]) == files
+    assert {"README.md", "run.sh", "network.kcnet", "netlist/small.sp", "netlist/small.inc", "netlist/edge_map.csv",
+            "testbench/example.sp", "expected/final.csv", "expected/waveforms.csv", "veriloga/kc_edge_relu.va",
+            "veriloga/kc_edge_identity.va"} == files
+    assert manifest["node_map"][0] == {"node": 0, "net": "vcm", "role": "ground"}
+    assert bundle.edited == () and bundle.circuit.t_end == pytest.approx(1e-15)
+    for absent in ("/root", "/home", "/tmp", str(tmp_path)):
+        for name in files - {"network.kcnet"}:
+            assert absent not in (tmp_path / "b" / name).read_text(), name
+
+
+def test_export_is_reproducible(tmp_path, saved):
+    path = saved(driven_corner())
+    first, second = (export(path, tmp_path / name).manifest["sha256"] for name in ("one", "two"))
+    assert first == second
+
+
+def test_reading_back_says_what_changed(tmp_path, saved):
+    export(saved(rc_pair()), tmp_path / "b")
+    netlist = tmp_path / "b" / "netlist" / "small.sp"
+    netlist.write_text(netlist.read_text() + "* mine\n")
+    assert read_bundle(tmp_path / "b").edited == ("netlist/small.sp",)
+    netlist.unlink()
+    with pytest.raises(InvalidInputError, match=r"small\.sp is missing"):
+        read_bundle(tmp_path / "b")
+    with pytest.raises(InvalidInputError, match="is not a bundle"):
+        read_bundle(tmp_path)
+    (tmp_path / "b" / MANIFEST).write_text('{"manifest_version": 7, "sha256": {}}')
+    with pytest.raises(InvalidInputError, match="manifest version 7"):
+        read_bundle(tmp_path / "b")
+
+
+def test_a_template_name_without_a_value_is_an_error():
+    with pytest.raises(Exception, match="undefined"):
+        render("ngspice/netlist.j2")
+
+
+def run_sh(bundle, **env):
+    """run.sh with no Python of ours: an empty environment but for the two tools and the base system."""
+    clean = {"PATH": "/usr/bin:/bin", "OPENVAF": str(find_openvaf()), "NGSPICE": str(find_ngspice())} | env
+    return subprocess.run(["sh", str(bundle / "run.sh")], env={k: v for k, v in clean.items() if v is not None},
+                          capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_run_sh_passes_on_what_was_exported_and_fails_on_what_was_changed(tmp_path, saved):
+    net = make_network([(1, 2, 1.0, -1.0, -0.2, 1.0, RELU), (1, 3, 0.5, -0.5, 0.0, 1.0, RELU)], 4, readout=[2, 3],
+                       examples=[[1.0, 0.0, 0.1]])
+    bundle = tmp_path / "a folder with spaces"
+    export(saved(net), bundle, v_cm="0.6")
+    good = run_sh(bundle)
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert "PASS: all 3 nets" in good.stdout and "label 1 (expected 1)" in good.stdout
+
+    netlist = bundle / "netlist" / "small.sp"
+    exported = netlist.read_text()
+    netlist.write_text(exported.replace("gs=1 gd=-1", "gs=1.02 gd=-1.02"))
+    off = run_sh(bundle)
+    assert off.returncode == 1 and "outside their tolerance" in off.stdout
+    netlist.write_text(exported.replace("cn3 n3 vcm", "cn3 other vcm"))  # net n3 loses its capacitor, then its name
+    assert run_sh(bundle).returncode == 1
+    netlist.write_text(re.sub(r"\bn3\b", "nx", exported))
+    gone = run_sh(bundle)
+    assert gone.returncode == 1 and "PASS" not in gone.stdout
+
+
+def test_run_sh_never_passes_on_an_old_result(tmp_path, saved, fake_program):
+    export(saved(rc_pair()), tmp_path / "b")
+    assert run_sh(tmp_path / "b").returncode == 0
+    silent = run_sh(tmp_path / "b", NGSPICE=str(fake_program("ngspice", "exit 0")))
+    assert silent.returncode == 1 and "wrote no waveforms" in silent.stderr
+    missing = run_sh(tmp_path / "b", OPENVAF="", PATH="/nowhere:/bin:/usr/bin")
+    assert missing.returncode == 1 and "OPENVAF" in missing.stderr
+    cut = fake_program("cut", f'"{find_ngspice()}" "$@"; head -c 600 example.raw > x; mv x example.raw')
+    assert run_sh(tmp_path / "b", NGSPICE=str(cut)).returncode == 1
+
+
+def test_the_wheel_exports_from_a_clean_environment(tmp_path):
+    """Build the wheel, install it where only its dependencies are, and export away from the checkout."""
+    import sys
+    import sysconfig
+    from pathlib import Path
+
+    root = Path(__file__).parent.parent
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(tmp_path), str(root)],
+                   check=True, capture_output=True, timeout=300)
+    wheel = next(tmp_path.glob("*.whl"))
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "env")], check=True, timeout=120)
+    python = tmp_path / "env" / "bin" / "python"
+    site = Path(subprocess.run([str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], check=True,
+                               capture_output=True, text=True).stdout.strip())
+    # The dependencies' folder, without its .pth files, so that the checkout itself stays out of reach.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    subprocess.run([sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", "--target", str(site), str(wheel)],
+                   check=True, timeout=120)
+    code = ("import kcnet_eda, pathlib; from kcnet_eda.api import export; "
+            "b = export('digits', pathlib.Path('b')); print(kcnet_eda.__file__, b.circuit.n_devices)")
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run([str(python), "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert str(site) in done.stdout and (tmp_path / "b" / "run.sh").is_file()
+
+
+def test_numbers_of_the_expected_files_are_the_reference(tmp_path, saved):
+    export(saved(driven_corner()), tmp_path / "b")
+    rows = list(csv.reader((tmp_path / "b" / "expected" / "waveforms.csv").read_text().splitlines()))
+    from conftest import driven_corner_solution
+
+    np.testing.assert_allclose(np.array(rows[-1][1:], float), driven_corner_solution(), atol=1e-7)
+    assert float(rows[-1][0]) == pytest.approx(1e-12)

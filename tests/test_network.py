@@ -1,0 +1,192 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from conftest import make_network, random_network, rc_pair
+from safetensors.numpy import load, save
+
+from kcnet_eda.errors import InvalidInputError, KcnetError
+from kcnet_eda.network import store, topology
+from kcnet_eda.network.data import digits, load_data
+from kcnet_eda.network.graph import Edges, Network, Phase, carry_over, labels, margins
+from kcnet_eda.network.laws import RELU, eq6
+from kcnet_eda.network.validate import check, problems, unreachable_readout
+
+
+def _edges(**changes):
+    base = dict(source=[1, 2], target=[2, 1], a=[1.0, 1.0], b=[-1.0, -1.0], c=[0.0, 0.0], k=[1.0, 1.0], phi=[RELU, RELU])
+    return Edges(**{**base, **changes})
+
+
+def test_arrays_are_frozen():
+    with pytest.raises(ValueError, match="read-only"):
+        rc_pair().phases[0].edges.a[0] = 3.0
+
+
+def test_every_problem_is_found_at_once():
+    bad = Network("bad", (
+        Phase(3, -1.0, _edges(source=[1, 9], target=[1, 2], a=[np.nan, 1.0], phi=[RELU, 17])),
+        Phase(3, 1.0, Edges([], [], [], [], [], [], [])),
+    ), [0, 1], [2, 2])
+    found = "\n".join(problems(bad))
+    for expected in ("duration is -1.0", "source node outside 0..2 at edge 1", "same node at edge 0",
+                     "parameter a is not finite at edge 0", "unknown law code", "phase 1: is empty",
+                     "input nodes [0] are outside", "read-out nodes are named twice"):
+        assert expected in found
+    with pytest.raises(InvalidInputError, match="8 problems"):
+        check(bad, "bad")
+
+
+def test_columns_of_different_length_are_a_problem_not_a_crash():
+    assert "differ in shape" in problems(Network("x", (Phase(3, 1.0, _edges(a=[1.0])),), [1], [2]))[0]
+
+
+def test_unreachable_readout_is_a_warning():
+    # 1 -> 2 depends on both ends; node 3 is fed by ground alone.
+    net = make_network([(1, 2, 1.0, -1.0, 0.0, 1.0, RELU), (0, 3, 0.0, -1.0, 0.5, 1.0, RELU)], 4, inputs=[1],
+                       readout=[2, 3])
+    assert unreachable_readout(net) == [3]
+    assert check(net, "net") == ["no input reaches read-out node n3 (3): its output is constant"]
+
+
+def test_influence_follows_the_law_and_stops_at_ground():
+    # The current depends on the target alone (a = 0), so the target moves the source, not the reverse.
+    backwards = make_network([(1, 2, 0.0, 1.0, 0.0, 1.0, RELU)], 3, inputs=[2], readout=[1])
+    assert unreachable_readout(backwards) == []
+    assert unreachable_readout(dataclasses.replace(backwards, inputs=[1], readout=[2])) == [2]
+    through_ground = make_network([(1, 0, 1.0, 0.0, 0.0, 1.0, RELU), (0, 2, 1.0, 0.0, 0.0, 1.0, RELU)], 3, inputs=[1],
+                                  readout=[2])
+    assert unreachable_readout(through_ground) == [2]
+
+
+def test_eq6_is_the_canonical_law():
+    a, b, c, k = eq6(np.array([2.0]), np.array([-0.5]))
+    v_s, v_d = 0.7, 0.1
+    assert k * max(a * v_s + b * v_d + c, 0) == pytest.approx(max(2.0 * (v_s - v_d) - 0.5, 0))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_file_round_trip_is_exact(seed, tmp_path):
+    net = dataclasses.replace(random_network(seed), record={"a": [1, 2.5], "ü": None})
+    store.save_network(net, tmp_path / "n.kcnet")
+    back = store.load_network(tmp_path / "n.kcnet")
+    assert store.dump_network(back) == store.dump_network(net)
+    assert back.record == net.record and back.node_names == net.node_names
+    for field in dataclasses.fields(Edges):
+        np.testing.assert_array_equal(getattr(back.phases[0].edges, field.name),
+                                      getattr(net.phases[0].edges, field.name), strict=True)
+
+
+def _with_header(net, **changes):
+    data = store.dump_network(net)
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(json.loads(data[8:8 + size])["__metadata__"]["kcnet"]) | changes
+    return save(load(data), metadata={"kcnet": json.dumps(header)})
+
+
+def test_a_newer_file_is_refused_with_the_remedy():
+    with pytest.raises(InvalidInputError, match=r"format version 99.*\n.*Update kcnet_eda"):
+        store.parse_network(_with_header(rc_pair(), format_version=99), "n.kcnet")
+
+
+@pytest.mark.parametrize("damage", [
+    lambda d: d[: len(d) // 2], lambda d: b"", lambda d: d[:7], lambda d: b"\xff" * 64,
+    lambda d: save(load(d)), lambda d: save({"x": np.zeros(3)}, metadata={"kcnet": "[1]"}),
+    lambda d: save({}, metadata={"kcnet": "not json"}), lambda d: save({}, metadata={"kcnet": '{"format_version": 1}'}),
+])
+def test_damaged_files_are_refused_by_name(damage):
+    with pytest.raises(InvalidInputError, match=r"^broken\.kcnet"):
+        store.parse_network(damage(store.dump_network(rc_pair())), "broken.kcnet")
+
+
+def test_nan_in_a_network_is_refused_on_the_way_in_and_out(tmp_path):
+    bad = Network("nan", (Phase(3, 1.0, _edges(c=[np.nan, 0.0])),), [1], [2])
+    with pytest.raises(InvalidInputError, match="parameter c is not finite at edge 0"):
+        store.save_network(bad, tmp_path / "n.kcnet")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InvalidInputError, match="parameter c is not finite at edge 0"):
+        store.parse_network(store.dump_network(bad), "n.kcnet")
+
+
+def test_missing_files_and_names(tmp_path):
+    with pytest.raises(InvalidInputError, match="no such file"):
+        store.load_network(tmp_path / "none.kcnet")
+    with pytest.raises(InvalidInputError, match=r"Shipped: .*digits"):
+        store.network_path("nosuch")
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "n.kcnet"
+    path.write_bytes(b"old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(KcnetError, match="No space left on device"):
+        store.save_network(rc_pair(), path)
+    assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["n.kcnet"]
+
+
+def test_grid_window_connects_each_pixel_to_its_neighbours_once():
+    source, target = topology.grid_window(3, 4, 3)
+    pairs = set(zip(source.tolist(), target.tolist(), strict=True))
+    assert len(pairs) == len(source) == 2 * (2 * 4 + 3 * 3 + 2 * 2 * 3)  # rows, columns, both diagonals
+    assert {t for s, t in pairs if s == 1} == {2, 5, 6}
+    assert all((t, s) in pairs for s, t in pairs)
+    assert topology.grid_window(8, 8, 1)[0].size == 0
+    with pytest.raises(ValueError, match="odd"):
+        topology.grid_window(3, 3, 2)
+
+
+def test_full_both_ways_repeat_join():
+    source, target = topology.full([0, 1, 2], [1, 2])
+    assert list(zip(source.tolist(), target.tolist(), strict=True)) == [(0, 1), (0, 2), (1, 2), (2, 1)]
+    back = topology.both_ways((source, target))
+    assert back[0].tolist() == [0, 0, 1, 2, 1, 2, 2, 1]
+    joined = topology.join(topology.repeat((source, target), 3), back)
+    assert joined[0].size == 3 * 4 + 8
+
+
+def test_states_are_carried_over_labelled_and_measured():
+    net = make_network([(1, 2, 1.0, -1.0, 0.0, 1.0, RELU)], 4, readout=[3, 1])
+    v = np.array([[0.0, 0.2, 9.0, 0.5]])
+    assert carry_over(v, Phase(3, 1.0, _edges())).tolist() == [[0.0, 0.2, 9.0]]
+    assert carry_over(v, Phase(5, 1.0, _edges())).tolist() == [[0.0, 0.2, 9.0, 0.5, 0.0]]
+    assert labels(net, v).tolist() == [0]
+    assert margins(net, v) == pytest.approx([0.3])
+    with pytest.raises(ValueError, match="2 input values"):
+        net.initial_state([[1.0, 2.0]])
+
+
+def test_digits_split_is_fixed_stratified_and_disjoint():
+    train, test = digits("train"), digits("test")
+    assert (len(train), len(test)) == (1347, 450)
+    assert not set(train.index.tolist()) & set(test.index.tolist())
+    assert np.bincount(test.y).min() >= 43 and np.bincount(test.y).max() <= 46
+    assert train.x.min() == 0.0 and train.x.max() == 1.0
+    assert test.index[:5].tolist() == digits("test").index[:5].tolist()
+
+
+@pytest.mark.parametrize(("arrays", "message"), [
+    ({"z": np.ones(3)}, "no array x"), ({"x": np.ones(3)}, "shape"), ({"x": np.full((2, 2), np.nan)}, "not finite"),
+    ({"x": np.ones((2, 2)), "y": np.ones(3, int)}, "y must be"), ({"x": np.array([["a"]])}, "numbers"),
+])
+def test_npz_data_are_checked(tmp_path, arrays, message):
+    np.savez(tmp_path / "d.npz", **arrays)
+    with pytest.raises(InvalidInputError, match=message):
+        load_data(str(tmp_path / "d.npz"))
+
+
+def test_data_names_and_sample_counts(tmp_path):
+    np.savez(tmp_path / "d.npz", x=np.ones((3, 2)))
+    data = load_data(str(tmp_path / "d.npz"))
+    assert data.y is None and len(data.head(2)) == 2
+    for wrong in (0, 4):
+        with pytest.raises(InvalidInputError, match="has 3 samples"):
+            data.head(wrong)
+    (tmp_path / "bad.npz").write_bytes(b"PK nonsense")
+    for name in (str(tmp_path / "bad.npz"), str(tmp_path / "none.npz"), "mnist", "digits:half"):
+        with pytest.raises(InvalidInputError):
+            load_data(name)
