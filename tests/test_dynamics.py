@@ -141,12 +141,14 @@ def test_a_stiff_network_gets_a_step_that_resolves_it_or_an_error():
 
 
 def test_scales_are_the_readouts_range_and_each_other_nodes_own():
-    net = make_network([(1, 2, 1.0, -1.0, 0.0, 1.0, RELU)], 5, inputs=[1], readout=[2, 3])
-    x0 = np.array([[0, 1.0, 0, 0, 0], [0, 3.0, 0, 0, 0]])
-    v_ref = np.array([[0, 0.5, 0.2, -0.3, 0], [0, 2.0, 0.9, 0.1, 0]])
+    # Node 1 rises by 1 and node 2 falls by 2 from wherever they start; node 3 goes up and is an output; 4 rests.
+    net = make_network([(0, 1, 0.0, 0.0, 1.0, 1.0, IDENTITY), (2, 0, 0.0, 0.0, 2.0, 1.0, IDENTITY),
+                        (0, 3, 0.0, 0.0, 0.5, 1.0, IDENTITY)], 5, inputs=[1, 2], readout=[2, 3])
+    x0 = np.array([[0, 1.0, 0, 0, 0], [0, 3.0, 0.4, 0, 0]])
+    v_ref = x0 + np.array([0, 1.0, -2.0, 0.5, 0.0])
     scales = node_scales(net, x0, v_ref)
-    # node 1 runs from 3 to 0.5; the read-out nodes share 0.9 − (−0.3); node 4 rests: the widest range
-    np.testing.assert_allclose(scales[1:], [2.5, 1.2, 1.2, 2.5])
-    found = compare(net, v_ref + np.array([0, 0, 0, 0.12, 0]), v_ref, scales)
+    # node 1 covers 1 .. 4; the outputs end between −2 and 0.5; the widest range stands for the node at rest
+    np.testing.assert_allclose(scales[1:], [3.0, 2.5, 2.5, 3.0])
+    found = compare(net, v_ref + np.array([0, 0, 0, 0.25, 0]), v_ref, scales)
     assert found.max_rel_readout == pytest.approx(0.1) and found.max_rel_other == 0.0
     assert found.max_rel == found.max_rel_readout and found.worst_node == 3

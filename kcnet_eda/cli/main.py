@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 _out = Console()
 _err = Console(stderr=True)
+_INTERRUPTED = 130  # what typer makes of KeyboardInterrupt
 
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Simulators at once; one a core if not given.")]
 SimulatorName = Annotated[str | None, typer.Option(
@@ -190,18 +192,14 @@ def _finish(record: dict[str, Any], out: Path) -> None:
 def main() -> None:
     """The command's entry point: exit codes 0 good, 1 error, 2 a limit was missed; no traceback without --debug."""
     debug = "--debug" in sys.argv[1:]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's kill is cleaned up after like Ctrl-C
     try:
-        code = app(standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        _err.print("\ninterrupted; what was finished is kept, and the same command goes on from there", style="yellow")
-        sys.exit(1)
+        code = app(standalone_mode=False) or 0
     except KcnetError as error:
         if debug:
             raise
-        _err.print(f"error: {escape(str(error))}", style="red", soft_wrap=True)
-        sys.exit(1)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        _say_error(str(error))
+        code = 1
     except Exception as error:
         if debug:
             raise
@@ -209,7 +207,13 @@ def main() -> None:
         if show is not None:
             show()
         else:
-            _err.print(f"error: {escape(f'{type(error).__name__}: {error}')}\n"
-                       "This is a defect of kcnet_eda; 'kcnet --debug …' shows where.", style="red", soft_wrap=True)
-        sys.exit(1)
-    sys.exit(code if isinstance(code, int) else 0)
+            _say_error(f"{type(error).__name__}: {error}\nThis is a defect of kcnet_eda; 'kcnet --debug …' shows where.")
+        code = 1
+    if code == _INTERRUPTED:
+        _err.print("\ninterrupted; what was finished is kept, and the same command goes on from there", style="yellow")
+        code = 1
+    sys.exit(code)
+
+
+def _say_error(message: str) -> None:
+    _err.print(f"error: {escape(message)}", style="red", soft_wrap=True)

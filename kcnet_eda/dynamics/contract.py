@@ -1,7 +1,7 @@
 """The accuracy contract: what an error of 1e-3 means, and how fine a fixed step has to be to keep it.
 
-Read-out nodes are judged against the range of the read-out nodes over the samples; every other node against
-its own range, from its start to its end, over the samples.
+Read-out nodes are judged against the range of the read-out nodes at T over the samples; every other node against
+the range that it covers itself, over the samples and the run.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.dynamics.solvers import require_finite, trapezoidal
+from kcnet_eda.dynamics.solvers import require_finite, rk4, trapezoidal
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.network.graph import Network, carry_over
+from kcnet_eda.network.graph import Network
 
 Floats = NDArray[np.float64]
 
@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 #: step makes at order 2.
 SAFETY = 4.0
 _STEPS = tuple(round(20 * 1.2**i) for i in range(45))  # 20 .. about 60,000 steps a phase
+_RANGE_STEPS = 50  # ranges need no more digits than a judgement of errors does
 _REST = 1e-9  # of the network's range: a node that moves less than this is at rest, judged against that range
 
 
@@ -30,8 +31,11 @@ def node_scales(network: Network, x0: Floats, v_ref: Floats) -> Floats:
 
     ``x0`` are the initial states [n, nodes], ``v_ref`` the reference final states [n, nodes of the last phase].
     """
-    start = carry_over(x0, network.phases[-1])
-    scale = np.maximum(start.max(0), v_ref.max(0)) - np.minimum(start.min(0), v_ref.min(0))
+    low, high = np.full(network.max_nodes, np.inf), np.full(network.max_nodes, -np.inf)
+    for phase, _, v in rk4(network, x0, _RANGE_STEPS):
+        low[: phase.n_nodes] = np.minimum(low[: phase.n_nodes], v.min(axis=1))
+        high[: phase.n_nodes] = np.maximum(high[: phase.n_nodes], v.max(axis=1))
+    scale = (high - low)[: network.phases[-1].n_nodes]
     out = v_ref[:, network.readout]
     if np.ptp(out) > 0:  # one output of one sample has no range but its own way from the start
         scale[network.readout] = np.ptp(out)

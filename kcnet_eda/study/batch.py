@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ from kcnet_eda.export.testbench import Sample, SolverSettings, render_testbench
 from kcnet_eda.study.accuracy import decision_time
 from kcnet_eda.study.store import Result, Status
 from kcnet_eda.tools.openvaf import compile_file
-from kcnet_eda.tools.process import stop_all
 from kcnet_eda.tools.rawfile import read_transient
 from kcnet_eda.tools.simulators import Simulator, explain
 
@@ -47,6 +47,7 @@ class Bench:
     folder: Path
     osdi: tuple[str, ...]
     timeout_s: float
+    cancel: threading.Event = field(default_factory=threading.Event)
 
 
 def prepare_bench(bundle: Bundle, simulator: Simulator, folder: Path, timeout_s: float) -> Bench:
@@ -78,7 +79,7 @@ def run_jobs(bench: Bench, jobs: Sequence[Job], workers: int, done: Callable[[st
                     for job, result in future.result():
                         done(job.key, result)
         except BaseException:
-            stop_all()
+            bench.cancel.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 
@@ -109,7 +110,7 @@ def _run_batch(bench: Bench, number: int, jobs: Sequence[Job]) -> list[tuple[Job
     failure: KcnetError | None = None
     wall, peak = 0.0, 0
     try:
-        completed = bench.simulator.run(deck, folder / "log.txt", bench.timeout_s * len(jobs))
+        completed = bench.simulator.run(deck, folder / "log.txt", bench.timeout_s * len(jobs), bench.cancel)
         wall, peak, failure = completed.wall_s, completed.peak_kib, explain(completed)
     except RunTimeoutError as error:
         wall, failure = bench.timeout_s * len(jobs), error

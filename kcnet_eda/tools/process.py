@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import threading
@@ -14,9 +16,6 @@ from pathlib import Path
 from kcnet_eda.errors import RunTimeoutError, ToolFailedError, ToolMissingError
 
 _POLL_S = 0.01
-_live: set[int] = set()
-_lock = threading.Lock()
-_stopping = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,8 @@ class Completed:
 
 
 def run(command: Sequence[str | Path], *, cwd: Path, log: Path, timeout_s: float,
-        env: Mapping[str, str] | None = None) -> Completed:
-    """Run ``command`` in a process group of its own, its output going to ``log``.
+        env: Mapping[str, str] | None = None, cancel: threading.Event | None = None) -> Completed:
+    """Run ``command`` in a process group of its own, its output going to ``log``. Setting ``cancel`` ends it early.
 
     Raises
     ------
@@ -42,11 +41,10 @@ def run(command: Sequence[str | Path], *, cwd: Path, log: Path, timeout_s: float
     RunTimeoutError
         It ran past ``timeout_s``; the whole group was killed and the log is kept.
     ToolFailedError
-        :func:`stop_all` was called meanwhile.
+        ``cancel`` was set; the whole group was killed.
     """
     words = [str(word) for word in command]
-    if _stopping.is_set():
-        raise ToolFailedError("stopped")
+    cancel = cancel or threading.Event()
     started = time.monotonic()
     with log.open("wb") as stream:
         try:
@@ -56,50 +54,37 @@ def run(command: Sequence[str | Path], *, cwd: Path, log: Path, timeout_s: float
             )
         except OSError as error:
             raise ToolMissingError(f"{words[0]}: cannot be started: {error.strerror}. Try 'kcnet doctor'.") from None
-        with _lock:
-            _live.add(process.pid)
         try:
-            returncode, peak = _wait(process, started + timeout_s)
+            usage = _wait(process, started + timeout_s, cancel)
         except BaseException:
-            _kill(process.pid)
+            _kill_group(process.pid)
             process.wait()
             raise
-        finally:
-            with _lock:
-                _live.discard(process.pid)
     wall = time.monotonic() - started
-    output = log.read_text(encoding="utf-8", errors="replace")
-    if returncode is None:
+    if cancel.is_set():
+        raise ToolFailedError(f"{Path(words[0]).name} was stopped")
+    if usage is None:
         raise RunTimeoutError(f"{Path(words[0]).name} ran past its {timeout_s:g} s and was killed. Log: {log}")
-    if _stopping.is_set():
-        raise ToolFailedError("stopped")
-    return Completed(returncode, output, log, wall, peak)
+    output = log.read_text(encoding="utf-8", errors="replace")
+    return Completed(process.returncode, output, log, wall, usage.ru_maxrss)
 
 
-def _wait(process: subprocess.Popen[bytes], deadline: float) -> tuple[int | None, int]:
-    """(exit status, peak KiB); the status is None where the deadline passed and the group was killed."""
-    expired = False
+def _wait(process: subprocess.Popen[bytes], deadline: float,
+          cancel: threading.Event) -> resource.struct_rusage | None:
+    """What the process used; None where the deadline passed or ``cancel`` was set, and the group was killed."""
+    killed = False
     while True:
+        # wait4, unlike Popen.wait, tells what this one child used.
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
             process.returncode = os.waitstatus_to_exitcode(status)
-            return (None if expired else process.returncode), usage.ru_maxrss
-        if not expired and time.monotonic() > deadline:
-            expired = True
-            _kill(process.pid)
+            return None if killed else usage
+        if not killed and (cancel.is_set() or time.monotonic() > deadline):
+            killed = True
+            _kill_group(process.pid)
         time.sleep(_POLL_S)
 
 
-def _kill(pid: int) -> None:
-    try:
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-
-
-def stop_all() -> None:
-    """Kill every program that is running and refuse to start more: for Ctrl-C."""
-    _stopping.set()
-    with _lock:
-        for pid in _live:
-            _kill(pid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,9 +30,10 @@ class Simulator:
     version: Callable[[], str]
     command: Callable[[Path, Path], list[str | Path]]
 
-    def run(self, deck: Path, log: Path, timeout_s: float) -> Completed:
+    def run(self, deck: Path, log: Path, timeout_s: float, cancel: threading.Event | None = None) -> Completed:
         """Run ``deck`` in its folder. The exit code is no verdict: read the results strictly."""
-        return run(self.command(self.find(), deck), cwd=deck.parent, log=log, timeout_s=timeout_s, env=_ENV)
+        return run(self.command(self.find(), deck), cwd=deck.parent, log=log, timeout_s=timeout_s, env=_ENV,
+                   cancel=cancel)
 
 
 @lru_cache
