@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from kcnet_eda.errors import KcnetError
 from kcnet_eda.export.bundle import export
+from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.report.write import report
-from kcnet_eda.study.simulate import NoProgress, Progress
 from kcnet_eda.study.simulate import simulate as _simulate
 from kcnet_eda.tools.doctor import doctor
 from kcnet_eda.tools.openvaf import compile  # named as the verb is
@@ -35,13 +36,24 @@ def train(config: Path, out: Path, progress: Progress | None = None) -> dict[str
     KcnetError
         torch is not installed, or the settings cannot be used.
     """
-    from kcnet_eda.dynamics.training import train as train_with_torch
+    try:
+        from kcnet_eda.dynamics.training import train as train_with_torch
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise KcnetError("training needs torch: pip install 'kcnet_eda[train]', or torch's CPU build.") from None
 
     return train_with_torch(config, out, progress or NoProgress())
 
 
-def demo(out: Path = Path("runs/demo"), samples: int | None = None, jobs: int | None = None,
-         simulator: str | None = None, progress: Progress | None = None) -> dict[str, Any]:
-    """The main job on the shipped digits network: export at 1 pF and 1 ps, all test digits through the circuit, report."""
-    return simulate("digits", out, data="digits:test", samples=samples, jobs=jobs, simulator=simulator,
-                    progress=progress)
+def demo(
+    out: Path = Path("runs/demo"),
+    samples: int | None = None,
+    jobs: int | None = None,
+    simulator: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """The main job: the shipped digits network at 1 pF and 1 ps, all test digits in the circuit, and the report."""
+    return simulate(
+        "digits", out, data="digits:test", samples=samples, jobs=jobs, simulator=simulator, progress=progress
+    )

@@ -60,7 +60,8 @@ def build_folder(path: Path, owner_mark: str) -> Iterator[Path]:
     path = path.resolve()
     if path.exists() and not (path / owner_mark).is_file() and not (path.is_dir() and not any(path.iterdir())):
         raise InvalidInputError(
-            str(path), [f"exists and has no {owner_mark}, so it was not written by this command"],
+            str(path),
+            [f"exists and has no {owner_mark}, so it was not written by this command"],
             "Name a new folder, or remove this one yourself.",
         )
     scratch = None

@@ -17,13 +17,24 @@ from kcnet_eda.network.store import load_network, network_path
 Row = tuple[int, int, float, float, float, float, int]
 
 
-def make_network(rows: list[Row], n_nodes: int, duration: float = 1.0, inputs: list[int] | None = None,
-                 readout: list[int] | None = None, examples: list[list[float]] | None = None) -> Network:
+def make_network(
+    rows: list[Row],
+    n_nodes: int,
+    duration: float = 1.0,
+    inputs: list[int] | None = None,
+    readout: list[int] | None = None,
+    examples: list[list[float]] | None = None,
+) -> Network:
     """A one-phase network from (source, target, a, b, c, k, φ) rows; every node is an input unless told."""
     columns = [list(column) for column in zip(*rows, strict=True)]
     inputs = inputs or list(range(1, n_nodes))
-    return Network("small", (Phase(n_nodes, duration, Edges(*columns)),), inputs, readout or inputs,
-                   examples=np.array(examples if examples is not None else np.empty((0, len(inputs)))))
+    return Network(
+        "small",
+        (Phase(n_nodes, duration, Edges(*columns)),),
+        inputs,
+        readout or inputs,
+        examples=np.array(examples if examples is not None else np.empty((0, len(inputs)))),
+    )
 
 
 def rc_pair(g: float = 1.0) -> Network:
@@ -33,8 +44,9 @@ def rc_pair(g: float = 1.0) -> Network:
 
 def driven_corner(theta1: float = 2.0, theta2: float = -0.5, current: float = 1.0) -> Network:
     """A source fills node 1; an Eq. (6) edge to node 2 opens when θ1·(v1 − v2) + θ2 crosses 0."""
-    return make_network([(1, 2, theta1, -theta1, theta2, 1.0, RELU), (0, 1, 0.0, 0.0, current, 1.0, IDENTITY)], 3,
-                        examples=[[0.0, 0.0]])
+    return make_network(
+        [(1, 2, theta1, -theta1, theta2, 1.0, RELU), (0, 1, 0.0, 0.0, current, 1.0, IDENTITY)], 3, examples=[[0.0, 0.0]]
+    )
 
 
 def driven_corner_solution(theta1: float = 2.0, theta2: float = -0.5, current: float = 1.0) -> np.ndarray:
@@ -54,8 +66,9 @@ def random_network(seed: int, n_nodes: int = 7, n_edges: int = 30) -> Network:
     a, b, c, k = rng.normal(0, 0.4, (4, n_edges))
     edges = Edges(source, target, a, b, c, k, rng.integers(0, 4, n_edges))
     nodes = np.arange(1, n_nodes)
-    return Network(f"random{seed}", (Phase(n_nodes, 1.0, edges),), nodes, nodes[:3],
-                   examples=rng.uniform(-1, 1, (4, n_nodes - 1)))
+    return Network(
+        f"random{seed}", (Phase(n_nodes, 1.0, edges),), nodes, nodes[:3], examples=rng.uniform(-1, 1, (4, n_nodes - 1))
+    )
 
 
 @pytest.fixture(scope="session")

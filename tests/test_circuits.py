@@ -29,6 +29,7 @@ def simulator(request):
 @pytest.fixture
 def simulated(tmp_path):
     """``simulated(network, x0, simulator, **export options)``: final states [n, nodes] in model units."""
+
     def run(network, x0, simulator, **options):
         save_network(network, tmp_path / "net.kcnet")
         bundle = export(tmp_path / "net.kcnet", tmp_path / "bundle", **options)
@@ -70,8 +71,15 @@ def test_two_node_edge_across_its_corner(simulated, simulator):
 
 
 def test_current_sources(simulated, simulator):
-    net = make_network([(0, 1, 0.0, 0.0, 0.7, 1.0, IDENTITY), (2, 0, 0.0, 0.0, 0.4, 1.0, RELU),
-                        (1, 2, 0.0, 0.0, -0.1, -1.0, LEAKY_RELU)], 3, examples=[[0.0, 0.0]])
+    net = make_network(
+        [
+            (0, 1, 0.0, 0.0, 0.7, 1.0, IDENTITY),
+            (2, 0, 0.0, 0.0, 0.4, 1.0, RELU),
+            (1, 2, 0.0, 0.0, -0.1, -1.0, LEAKY_RELU),
+        ],
+        3,
+        examples=[[0.0, 0.0]],
+    )
     v = simulated(net, [[0, 0.1, 0.2]], simulator)[0]
     # constant currents: the trapezoidal rule is exact but for the netlist's nine digits
     np.testing.assert_allclose(v[1:], [0.1 + 0.7 - 0.001, 0.2 - 0.4 + 0.001], atol=1e-7)
@@ -104,7 +112,9 @@ def test_a_tighter_error_is_reached(simulated, simulator):
 def test_the_scale_changes_no_voltage(simulated, simulator, digits_network):
     """The paper's claim on the digits network itself: (1 F, 1 s) to (1 fF, 1 fs), within 1e-6 of the range."""
     x0 = digits_network.initial_state(digits_network.examples[:2])
-    ends = [simulated(digits_network, x0, simulator, c=c, t_unit=t)
-            for c, t in (("1", "1"), ("1n", "1n"), ("1p", "1p"), ("1f", "1f"))]
+    ends = [
+        simulated(digits_network, x0, simulator, c=c, t_unit=t)
+        for c, t in (("1", "1"), ("1n", "1n"), ("1p", "1p"), ("1f", "1f"))
+    ]
     spread = np.ptp(np.stack(ends), axis=0).max()
     assert spread <= 1e-6 * np.ptp(ends[0])

@@ -17,8 +17,9 @@ from kcnet_eda.network.laws import IDENTITY, RELU, TANH
 def naive_currents(phase, v):
     phi = [lambda x: max(x, 0), lambda x: x if x > 0 else 0.01 * x, math.tanh, lambda x: x]
     e = phase.edges
-    return np.array([e.k[j] * phi[e.phi[j]](e.a[j] * v[e.source[j]] + e.b[j] * v[e.target[j]] + e.c[j])
-                     for j in range(len(e))])
+    return np.array(
+        [e.k[j] * phi[e.phi[j]](e.a[j] * v[e.source[j]] + e.b[j] * v[e.target[j]] + e.c[j]) for j in range(len(e))]
+    )
 
 
 def naive_rate(phase, v):
@@ -49,8 +50,9 @@ def test_reference_meets_closed_forms():
     assert v[1] + v[2] == pytest.approx(0.5, abs=1e-9)
     assert v[1] - v[2] == pytest.approx(1.5 * math.exp(-1.4), abs=1e-9)
     # The corner costs order: the error seen at one is near the square root of what the tolerance asks a step.
-    np.testing.assert_allclose(reference.final_states(driven_corner(), np.zeros((1, 3)))[0, 1:],
-                               driven_corner_solution(), atol=1e-7)
+    np.testing.assert_allclose(
+        reference.final_states(driven_corner(), np.zeros((1, 3)))[0, 1:], driven_corner_solution(), atol=1e-7
+    )
 
 
 def test_an_edge_that_does_not_conduct_leaves_its_nodes_alone():
@@ -66,7 +68,7 @@ def test_tanh_edge_meets_its_closed_form():
 
 
 def test_reference_error_on_the_digits_lies_far_below_the_contract(digits_network):
-    """Two tolerances a hundredfold apart bracket the error: below 1e-5 of a unit, a hundredth of the contract's 1e-3."""
+    """Two tolerances a hundredfold apart bracket the error: below 1e-5 of a unit, a hundredth of the contract."""
     x0 = digits_network.initial_state(digits_network.examples[:2])
     end = [digits_network.duration]
     for x in x0:
@@ -104,8 +106,9 @@ def test_divergence_is_an_error_not_a_number():
 @pytest.mark.parametrize(("method", "order"), [("rk4", 4), ("trapezoidal", 2)])
 def test_order_of_convergence(method, order):
     """On a smooth law halving the step divides the error by 2^order; the slope over two halvings, within 0.25."""
-    net = make_network([(1, 2, 1.3, -0.8, 0.2, 0.9, TANH), (2, 3, 1.0, 0.5, -0.1, 1.1, TANH),
-                        (3, 1, 0.7, -1.0, 0.0, 1.0, IDENTITY)], 4)
+    net = make_network(
+        [(1, 2, 1.3, -0.8, 0.2, 0.9, TANH), (2, 3, 1.0, 0.5, -0.1, 1.1, TANH), (3, 1, 0.7, -1.0, 0.0, 1.0, IDENTITY)], 4
+    )
     x0 = np.array([[0, 0.9, -0.4, 0.3]])
     exact = reference.final_states(net, x0)
 
@@ -142,8 +145,16 @@ def test_a_stiff_network_gets_a_step_that_resolves_it_or_an_error():
 
 def test_scales_are_the_readouts_range_and_each_other_nodes_own():
     # Node 1 rises by 1 and node 2 falls by 2 from wherever they start; node 3 goes up and is an output; 4 rests.
-    net = make_network([(0, 1, 0.0, 0.0, 1.0, 1.0, IDENTITY), (2, 0, 0.0, 0.0, 2.0, 1.0, IDENTITY),
-                        (0, 3, 0.0, 0.0, 0.5, 1.0, IDENTITY)], 5, inputs=[1, 2], readout=[2, 3])
+    net = make_network(
+        [
+            (0, 1, 0.0, 0.0, 1.0, 1.0, IDENTITY),
+            (2, 0, 0.0, 0.0, 2.0, 1.0, IDENTITY),
+            (0, 3, 0.0, 0.0, 0.5, 1.0, IDENTITY),
+        ],
+        5,
+        inputs=[1, 2],
+        readout=[2, 3],
+    )
     x0 = np.array([[0, 1.0, 0, 0, 0], [0, 3.0, 0.4, 0, 0]])
     v_ref = x0 + np.array([0, 1.0, -2.0, 0.5, 0.0])
     scales = node_scales(net, x0, v_ref)

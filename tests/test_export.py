@@ -46,8 +46,11 @@ def test_every_edge_is_one_device_with_its_parameters_in_si():
         assert (source, target, rail) == (net_of[e.source[j]], net_of[e.target[j]], "vcm")
         assert module == f"kc_edge_{PHI_NAMES[e.phi[j]]}"
         values = {k: float(v) for k, v in (p.split("=") for p in params)}
-        expected = ({"imax": e.k[j] * 2e-6, "ws": e.a[j] / 0.2, "wd": e.b[j] / 0.2, "x0": e.c[j]} if e.phi[j] == TANH
-                    else {"gs": e.a[j] * 1e-5, "gd": e.b[j] * 1e-5, "i0": e.c[j] * 2e-6, "k": e.k[j]})
+        expected = (
+            {"imax": e.k[j] * 2e-6, "ws": e.a[j] / 0.2, "wd": e.b[j] / 0.2, "x0": e.c[j]}
+            if e.phi[j] == TANH
+            else {"gs": e.a[j] * 1e-5, "gd": e.b[j] * 1e-5, "i0": e.c[j] * 2e-6, "k": e.k[j]}
+        )
         assert values == pytest.approx(expected, rel=5e-9)
     assert "vvcm vcm 0 0.9" in text and text.count(" vcm 2e-12") == 6
 
@@ -72,7 +75,13 @@ def test_all_that_cannot_be_exported_is_said_at_once(tmp_path, saved):
 
 
 def test_bad_requests_are_refused_before_anything_is_written(tmp_path):
-    for wrong in ({"level": "quantum"}, {"c": "0"}, {"c": "1x"}, {"error": 2.0}, {"v_unit": "1", "i_unit": "1", "t_unit": "1"}):
+    for wrong in (
+        {"level": "quantum"},
+        {"c": "0"},
+        {"c": "1x"},
+        {"error": 2.0},
+        {"v_unit": "1", "i_unit": "1", "t_unit": "1"},
+    ):
         with pytest.raises(InvalidInputError):
             export("digits", tmp_path / "b", **wrong)
     assert not list(tmp_path.iterdir())
@@ -108,9 +117,19 @@ def test_the_bundle_is_complete_and_hashed(tmp_path, saved):
     manifest = json.loads((tmp_path / "b" / MANIFEST).read_text())
     files = {str(p.relative_to(tmp_path / "b")) for p in (tmp_path / "b").rglob("*") if p.is_file()} - {MANIFEST}
     assert set(manifest["sha256"]) == files
-    assert {"README.md", "run.sh", "network.kcnet", "netlist/small.sp", "netlist/small.inc", "netlist/edge_map.csv",
-            "testbench/example.sp", "expected/final.csv", "expected/waveforms.csv", "veriloga/kc_edge_relu.va",
-            "veriloga/kc_edge_identity.va"} == files
+    assert {
+        "README.md",
+        "run.sh",
+        "network.kcnet",
+        "netlist/small.sp",
+        "netlist/small.inc",
+        "netlist/edge_map.csv",
+        "testbench/example.sp",
+        "expected/final.csv",
+        "expected/waveforms.csv",
+        "veriloga/kc_edge_relu.va",
+        "veriloga/kc_edge_identity.va",
+    } == files
     assert manifest["node_map"][0] == {"node": 0, "net": "vcm", "role": "ground"}
     assert bundle.edited == () and bundle.circuit.t_end == pytest.approx(1e-15)
     for absent in ("/root", "/home", "/tmp", str(tmp_path)):
@@ -147,13 +166,23 @@ def test_a_template_name_without_a_value_is_an_error():
 def run_sh(bundle, **env):
     """run.sh with no Python of ours: an empty environment but for the two tools and the base system."""
     clean = {"PATH": "/usr/bin:/bin", "OPENVAF": str(find_openvaf()), "NGSPICE": str(find_ngspice())} | env
-    return subprocess.run(["sh", str(bundle / "run.sh")], env={k: v for k, v in clean.items() if v is not None},
-                          capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        ["sh", str(bundle / "run.sh")],
+        env={k: v for k, v in clean.items() if v is not None},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def test_run_sh_passes_on_what_was_exported_and_fails_on_what_was_changed(tmp_path, saved):
-    net = make_network([(1, 2, 1.0, -1.0, -0.2, 1.0, RELU), (1, 3, 0.5, -0.5, 0.0, 1.0, RELU)], 4, readout=[2, 3],
-                       examples=[[1.0, 0.0, 0.1]])
+    net = make_network(
+        [(1, 2, 1.0, -1.0, -0.2, 1.0, RELU), (1, 3, 0.5, -0.5, 0.0, 1.0, RELU)],
+        4,
+        readout=[2, 3],
+        examples=[[1.0, 0.0, 0.1]],
+    )
     bundle = tmp_path / "a folder with spaces"
     export(saved(net), bundle, v_cm="0.6")
     good = run_sh(bundle)
@@ -190,19 +219,34 @@ def test_the_wheel_exports_from_a_clean_environment(tmp_path):
     from pathlib import Path
 
     root = Path(__file__).parent.parent
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(tmp_path), str(root)],
-                   check=True, capture_output=True, timeout=300)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(tmp_path), str(root)],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
     wheel = next(tmp_path.glob("*.whl"))
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "env")], check=True, timeout=120)
     python = tmp_path / "env" / "bin" / "python"
-    site = Path(subprocess.run([str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], check=True,
-                               capture_output=True, text=True).stdout.strip())
+    site = Path(
+        subprocess.run(
+            [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+    )
     # The dependencies' folder, without its .pth files, so that the checkout itself stays out of reach.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    subprocess.run([sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", "--target", str(site), str(wheel)],
-                   check=True, timeout=120)
-    code = ("import kcnet_eda, pathlib; from kcnet_eda.api import export; "
-            "b = export('digits', pathlib.Path('b')); print(kcnet_eda.__file__, b.circuit.n_devices)")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", "--target", str(site), str(wheel)],
+        check=True,
+        timeout=120,
+    )
+    code = (
+        "import kcnet_eda, pathlib; from kcnet_eda.api import export; "
+        "b = export('digits', pathlib.Path('b')); print(kcnet_eda.__file__, b.circuit.n_devices)"
+    )
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run([str(python), "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

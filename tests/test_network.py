@@ -15,8 +15,8 @@ from kcnet_eda.network.validate import check, problems, unreachable_readout
 
 
 def _edges(**changes):
-    base = dict(source=[1, 2], target=[2, 1], a=[1.0, 1.0], b=[-1.0, -1.0], c=[0.0, 0.0], k=[1.0, 1.0], phi=[RELU, RELU])
-    return Edges(**{**base, **changes})
+    base = {"source": [1, 2], "target": [2, 1], "a": [1.0, 1.0], "b": [-1.0, -1.0], "c": [0.0, 0.0]}
+    return Edges(**{**base, "k": [1.0, 1.0], "phi": [RELU, RELU], **changes})
 
 
 def test_arrays_are_frozen():
@@ -25,14 +25,26 @@ def test_arrays_are_frozen():
 
 
 def test_every_problem_is_found_at_once():
-    bad = Network("bad", (
-        Phase(3, -1.0, _edges(source=[1, 9], target=[1, 2], a=[np.nan, 1.0], phi=[RELU, 17])),
-        Phase(3, 1.0, Edges([], [], [], [], [], [], [])),
-    ), [0, 1], [2, 2])
+    bad = Network(
+        "bad",
+        (
+            Phase(3, -1.0, _edges(source=[1, 9], target=[1, 2], a=[np.nan, 1.0], phi=[RELU, 17])),
+            Phase(3, 1.0, Edges([], [], [], [], [], [], [])),
+        ),
+        [0, 1],
+        [2, 2],
+    )
     found = "\n".join(problems(bad))
-    for expected in ("duration is -1.0", "source node outside 0..2 at edge 1", "same node at edge 0",
-                     "parameter a is not finite at edge 0", "unknown law code", "phase 1: is empty",
-                     "input nodes [0] are outside", "read-out nodes are named twice"):
+    for expected in (
+        "duration is -1.0",
+        "source node outside 0..2 at edge 1",
+        "same node at edge 0",
+        "parameter a is not finite at edge 0",
+        "unknown law code",
+        "phase 1: is empty",
+        "input nodes [0] are outside",
+        "read-out nodes are named twice",
+    ):
         assert expected in found
     with pytest.raises(InvalidInputError, match="8 problems"):
         check(bad, "bad")
@@ -44,8 +56,9 @@ def test_columns_of_different_length_are_a_problem_not_a_crash():
 
 def test_unreachable_readout_is_a_warning():
     # 1 -> 2 depends on both ends; node 3 is fed by ground alone.
-    net = make_network([(1, 2, 1.0, -1.0, 0.0, 1.0, RELU), (0, 3, 0.0, -1.0, 0.5, 1.0, RELU)], 4, inputs=[1],
-                       readout=[2, 3])
+    net = make_network(
+        [(1, 2, 1.0, -1.0, 0.0, 1.0, RELU), (0, 3, 0.0, -1.0, 0.5, 1.0, RELU)], 4, inputs=[1], readout=[2, 3]
+    )
     assert unreachable_readout(net) == [3]
     assert check(net, "net") == ["no input reaches read-out node n3 (3): its output is constant"]
 
@@ -55,8 +68,9 @@ def test_influence_follows_the_law_and_stops_at_ground():
     backwards = make_network([(1, 2, 0.0, 1.0, 0.0, 1.0, RELU)], 3, inputs=[2], readout=[1])
     assert unreachable_readout(backwards) == []
     assert unreachable_readout(dataclasses.replace(backwards, inputs=[1], readout=[2])) == [2]
-    through_ground = make_network([(1, 0, 1.0, 0.0, 0.0, 1.0, RELU), (0, 2, 1.0, 0.0, 0.0, 1.0, RELU)], 3, inputs=[1],
-                                  readout=[2])
+    through_ground = make_network(
+        [(1, 0, 1.0, 0.0, 0.0, 1.0, RELU), (0, 2, 1.0, 0.0, 0.0, 1.0, RELU)], 3, inputs=[1], readout=[2]
+    )
     assert unreachable_readout(through_ground) == [2]
 
 
@@ -74,14 +88,15 @@ def test_file_round_trip_is_exact(seed, tmp_path):
     assert store.dump_network(back) == store.dump_network(net)
     assert back.record == net.record and back.node_names == net.node_names
     for field in dataclasses.fields(Edges):
-        np.testing.assert_array_equal(getattr(back.phases[0].edges, field.name),
-                                      getattr(net.phases[0].edges, field.name), strict=True)
+        np.testing.assert_array_equal(
+            getattr(back.phases[0].edges, field.name), getattr(net.phases[0].edges, field.name), strict=True
+        )
 
 
 def _with_header(net, **changes):
     data = store.dump_network(net)
     size = int.from_bytes(data[:8], "little")
-    header = json.loads(json.loads(data[8:8 + size])["__metadata__"]["kcnet"]) | changes
+    header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["kcnet"]) | changes
     return save(load(data), metadata={"kcnet": json.dumps(header)})
 
 
@@ -90,11 +105,19 @@ def test_a_newer_file_is_refused_with_the_remedy():
         store.parse_network(_with_header(rc_pair(), format_version=99), "n.kcnet")
 
 
-@pytest.mark.parametrize("damage", [
-    lambda d: d[: len(d) // 2], lambda d: b"", lambda d: d[:7], lambda d: b"\xff" * 64,
-    lambda d: save(load(d)), lambda d: save({"x": np.zeros(3)}, metadata={"kcnet": "[1]"}),
-    lambda d: save({}, metadata={"kcnet": "not json"}), lambda d: save({}, metadata={"kcnet": '{"format_version": 1}'}),
-])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda d: d[: len(d) // 2],
+        lambda d: b"",
+        lambda d: d[:7],
+        lambda d: b"\xff" * 64,
+        lambda d: save(load(d)),
+        lambda d: save({"x": np.zeros(3)}, metadata={"kcnet": "[1]"}),
+        lambda d: save({}, metadata={"kcnet": "not json"}),
+        lambda d: save({}, metadata={"kcnet": '{"format_version": 1}'}),
+    ],
+)
 def test_damaged_files_are_refused_by_name(damage):
     with pytest.raises(InvalidInputError, match=r"^broken\.kcnet"):
         store.parse_network(damage(store.dump_network(rc_pair())), "broken.kcnet")
@@ -169,10 +192,16 @@ def test_digits_split_is_fixed_stratified_and_disjoint():
     assert test.index[:5].tolist() == digits("test").index[:5].tolist()
 
 
-@pytest.mark.parametrize(("arrays", "message"), [
-    ({"z": np.ones(3)}, "no array x"), ({"x": np.ones(3)}, "shape"), ({"x": np.full((2, 2), np.nan)}, "not finite"),
-    ({"x": np.ones((2, 2)), "y": np.ones(3, int)}, "y must be"), ({"x": np.array([["a"]])}, "numbers"),
-])
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"z": np.ones(3)}, "no array x"),
+        ({"x": np.ones(3)}, "shape"),
+        ({"x": np.full((2, 2), np.nan)}, "not finite"),
+        ({"x": np.ones((2, 2)), "y": np.ones(3, int)}, "y must be"),
+        ({"x": np.array([["a"]])}, "numbers"),
+    ],
+)
 def test_npz_data_are_checked(tmp_path, arrays, message):
     np.savez(tmp_path / "d.npz", **arrays)
     with pytest.raises(InvalidInputError, match=message):

@@ -7,8 +7,15 @@ from kcnet_eda.tools.rawfile import read_transient
 
 def raw(names=("time", "v(a)", "v(B)"), table=None, flags="real", points=None):
     table = np.array([[1e-15, 1, 2], [0.5e-12, 3, 4], [1e-12, 5, 6]]) if table is None else np.asarray(table, float)
-    head = [f"Flags: {flags}", f"No. Variables: {len(names)}", f"No. Points: {len(table) if points is None else points}",
-            "Variables:", *(f"\t{i}\t{n}\tvoltage" for i, n in enumerate(names)), "Binary:", ""]
+    head = [
+        f"Flags: {flags}",
+        f"No. Variables: {len(names)}",
+        f"No. Points: {len(table) if points is None else points}",
+        "Variables:",
+        *(f"\t{i}\t{n}\tvoltage" for i, n in enumerate(names)),
+        "Binary:",
+        "",
+    ]
     return "\n".join(head).encode() + table.astype("<f8").tobytes()
 
 
@@ -23,14 +30,25 @@ def test_reads_what_was_asked_for_in_that_order(tmp_path):
     np.testing.assert_array_equal(waves.time, [1e-15, 0.5e-12, 1e-12])
 
 
-@pytest.mark.parametrize(("data", "message"), [
-    (raw()[:-8], "cut short"), (raw() + b"12345678", "cut short"), (raw()[:40], "no data section"), (b"", "0 bytes"),
-    (raw(table=np.empty((0, 3))), "no points"), (raw(points=0)[:-72], "no points"), (raw(points=2), "cut short"),
-    (raw(table=[[1e-15, 1, np.nan], [1e-12, 1, 1]]), "not finite"), (raw(flags="complex"), "complex"),
-    (raw(table=[[1e-15, 1, 1], [9e-13, 1, 1]]), "ends at 9e-13 s"), (raw(names=("time", "v(a)", "v(c)")), "node b"),
-    (raw(table=[[1e-15, 1, 1], [1e-15, 1, 1], [1e-12, 1, 1]]), "does not rise"),
-    (raw(names=("frequency", "v(a)", "v(b)")), "not a transient"), (b"Title: x\nBinary:\n", "header"),
-])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (raw()[:-8], "cut short"),
+        (raw() + b"12345678", "cut short"),
+        (raw()[:40], "no data section"),
+        (b"", "0 bytes"),
+        (raw(table=np.empty((0, 3))), "no points"),
+        (raw(points=0)[:-72], "no points"),
+        (raw(points=2), "cut short"),
+        (raw(table=[[1e-15, 1, np.nan], [1e-12, 1, 1]]), "not finite"),
+        (raw(flags="complex"), "complex"),
+        (raw(table=[[1e-15, 1, 1], [9e-13, 1, 1]]), "ends at 9e-13 s"),
+        (raw(names=("time", "v(a)", "v(c)")), "node b"),
+        (raw(table=[[1e-15, 1, 1], [1e-15, 1, 1], [1e-12, 1, 1]]), "does not rise"),
+        (raw(names=("frequency", "v(a)", "v(b)")), "not a transient"),
+        (b"Title: x\nBinary:\n", "header"),
+    ],
+)
 def test_anything_less_is_an_error(tmp_path, data, message):
     with pytest.raises(BadDataError, match=message):
         read(tmp_path, data)

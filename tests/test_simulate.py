@@ -22,8 +22,22 @@ from kcnet_eda.study.accuracy import decision_time, wilson
 from kcnet_eda.study.simulate import simulate
 from kcnet_eda.study.store import PlannedRun, Result, Status, open_store
 
-SUMMARY = {"n", "software_accuracy", "circuit_accuracy", "agreement", "max_abs_error", "max_rel_error", "t_total_s",
-           "f_hz", "simulator", "simulator_version", "openvaf_version", "level", "wall_s", "failed_runs"}
+SUMMARY = {
+    "n",
+    "software_accuracy",
+    "circuit_accuracy",
+    "agreement",
+    "max_abs_error",
+    "max_rel_error",
+    "t_total_s",
+    "f_hz",
+    "simulator",
+    "simulator_version",
+    "openvaf_version",
+    "level",
+    "wall_s",
+    "failed_runs",
+}
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +167,9 @@ def test_the_report_is_one_file_with_every_number_of_the_record(run):
     assert "14 / 14" in page and "1 ps" in page and "1 THz" in page
     assert f"{record['summary']['max_rel_error']:.1e}" in page
     assert page.count("<td style=") == 64
-    assert not re.search(r"\d\.\d{8,}", re.sub(r"<div id=\"waveforms\".*?</div>|<code>.*?</code>", "", page, flags=re.S))
+    assert not re.search(
+        r"\d\.\d{8,}", re.sub(r"<div id=\"waveforms\".*?</div>|<code>.*?</code>", "", page, flags=re.S)
+    )
     assert json.loads((out / "report.json").read_text())["summary"] == record["summary"]
     elsewhere = report(out, out.parent / "elsewhere.html")
     assert elsewhere.read_text() == text
@@ -170,10 +186,28 @@ def _chromium():
 def test_the_report_opens_in_a_browser_without_errors_or_requests(run, tmp_path):
     netlog = tmp_path / "net.json"
     done = subprocess.run(
-        [_chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1280,1900",
-         "--virtual-time-budget=10000", "--enable-logging=stderr", f"--log-net-log={netlog}", "--dump-dom",
-         (run[0] / "report.html").as_uri()], capture_output=True, text=True, timeout=120, check=False)
+        [
+            _chromium(),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--window-size=1280,1900",
+            "--virtual-time-budget=10000",
+            "--enable-logging=stderr",
+            f"--log-net-log={netlog}",
+            "--dump-dom",
+            (run[0] / "report.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.stdout.count('class="scatterlayer') == 1, "the waveforms were not drawn"
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert console == []

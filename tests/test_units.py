@@ -8,10 +8,25 @@ from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.units import format_si, parse_si, spice_number
 
 
-@pytest.mark.parametrize(("text", "value"), [
-    ("1p", 1e-12), ("10u", 10e-6), ("1meg", 1e6), ("1MEG", 1e6), ("3.3", 3.3), ("2e-12", 2e-12), ("1pF", 1e-12),
-    ("-5m", -5e-3), ("1M", 1e-3), ("1f", 1e-15), (".5k", 500.0), ("10 ns", 10e-9), ("1.5e3k", 1.5e6), (2, 2.0),
-])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1p", 1e-12),
+        ("10u", 10e-6),
+        ("1meg", 1e6),
+        ("1MEG", 1e6),
+        ("3.3", 3.3),
+        ("2e-12", 2e-12),
+        ("1pF", 1e-12),
+        ("-5m", -5e-3),
+        ("1M", 1e-3),
+        ("1f", 1e-15),
+        (".5k", 500.0),
+        ("10 ns", 10e-9),
+        ("1.5e3k", 1.5e6),
+        (2, 2.0),
+    ],
+)
 def test_parses_spice_numbers_to_the_nearest_double(text, value):
     assert parse_si(text) == value
 

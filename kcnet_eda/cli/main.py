@@ -18,15 +18,21 @@ from kcnet_eda.errors import KcnetError
 
 app = typer.Typer(
     help="Compile trained KirchhoffNets to analog circuits, simulate them, and reconcile them with the software model.",
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
 )
 _out = Console()
 _err = Console(stderr=True)
 _INTERRUPTED = 130  # what typer makes of KeyboardInterrupt
 
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Simulators at once; one a core if not given.")]
-SimulatorName = Annotated[str | None, typer.Option(
-    "--simulator", help="ngspice or vacask; if not given ngspice, or VACASK where ngspice cannot load OSDI devices.")]
+SimulatorName = Annotated[
+    str | None,
+    typer.Option(
+        "--simulator", help="ngspice or vacask; if not given ngspice, or VACASK where ngspice cannot load OSDI devices."
+    ),
+]
 Samples = Annotated[int | None, typer.Option("--samples", help="The first N samples; all if not given.")]
 ErrorBound = Annotated[float, typer.Option("--error", help="Relative error that solver settings are chosen for.")]
 
@@ -48,7 +54,9 @@ def _common(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
-    samples: Samples = None, jobs: Jobs = None, simulator: SimulatorName = None,
+    samples: Samples = None,
+    jobs: Jobs = None,
+    simulator: SimulatorName = None,
 ) -> None:
     """The main job: the shipped digits network through the circuit simulator, reconciled with the software."""
     from kcnet_eda import api
@@ -92,12 +100,24 @@ def export(
     from kcnet_eda import api
     from kcnet_eda.units import format_si
 
-    bundle = api.export(network, out, level=level, c=c, v_unit=v_unit, i_unit=i_unit, t_unit=t_unit, g_unit=g_unit,
-                        v_cm=v_cm, error=error)
+    bundle = api.export(
+        network,
+        out,
+        level=level,
+        c=c,
+        v_unit=v_unit,
+        i_unit=i_unit,
+        t_unit=t_unit,
+        g_unit=g_unit,
+        v_cm=v_cm,
+        error=error,
+    )
     circuit = bundle.circuit
-    _out.print(f"{len(circuit.nets) - 1} capacitors of {format_si(circuit.scaling.c, 'F')}, {circuit.n_devices} edge "
-               f"devices, T = {format_si(circuit.t_end, 's')}, {bundle.settings.steps} steps for an error of "
-               f"{bundle.settings.error:g}")
+    _out.print(
+        f"{len(circuit.nets) - 1} capacitors of {format_si(circuit.scaling.c, 'F')}, {circuit.n_devices} edge "
+        f"devices, T = {format_si(circuit.t_end, 's')}, {bundle.settings.steps} steps for an error of "
+        f"{bundle.settings.error:g}"
+    )
     for warning in bundle.manifest["warnings"]:
         _err.print(f"warning: {escape(warning)}", style="yellow", soft_wrap=True)
     _out.print(f"bundle: {out}; read {out / 'README.md'}, run {out / 'run.sh'}", soft_wrap=True)
@@ -117,7 +137,10 @@ def simulate(
     target: Annotated[str, typer.Argument(help="A bundle, a *.kcnet file, or the name of a shipped network.")],
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted run in it goes on.")],
     data: Annotated[str, typer.Option(help="digits, digits:train, digits:test, digits:all or FILE.npz.")] = "digits",
-    samples: Samples = None, jobs: Jobs = None, simulator: SimulatorName = None, error: ErrorBound = 1e-3,
+    samples: Samples = None,
+    jobs: Jobs = None,
+    simulator: SimulatorName = None,
+    error: ErrorBound = 1e-3,
     seed: Annotated[int, typer.Option(help="Draws the samples of the half-step check.")] = 0,
     timeout: Annotated[float, typer.Option(help="Seconds that one sample may take.")] = 120.0,
 ) -> None:
@@ -125,8 +148,18 @@ def simulate(
     from kcnet_eda import api
 
     with RichProgress(_err) as progress:
-        record = api.simulate(target, out, data=data, samples=samples, seed=seed, jobs=jobs, simulator=simulator,
-                              timeout_s=timeout, error=error, progress=progress)
+        record = api.simulate(
+            target,
+            out,
+            data=data,
+            samples=samples,
+            seed=seed,
+            jobs=jobs,
+            simulator=simulator,
+            timeout_s=timeout,
+            error=error,
+            progress=progress,
+        )
     _finish(record, out)
 
 
@@ -171,19 +204,27 @@ def _finish(record: dict[str, Any], out: Path) -> None:
         for side in ("software", "circuit"):
             p = record["accuracy"][side]
             low, high = p["wilson95"]
-            table.add_row(f"{side} accuracy",
-                          f"{100 * p['value']:.2f} % ({p['count']}/{p['n']}; 95 %: {100 * low:.2f}–{100 * high:.2f} %)")
+            table.add_row(
+                f"{side} accuracy",
+                f"{100 * p['value']:.2f} % ({p['count']}/{p['n']}; 95 %: {100 * low:.2f}–{100 * high:.2f} %)",
+            )
     table.add_row("label agreement", f"{agreement['count']}/{s['n']}, {len(agreement['undecidable'])} undecidable")
-    table.add_row("largest error", f"{contract['reached']:.1e} of the range ({contract['requested']:g} asked for: "
-                                   f"{'kept' if contract['kept'] else 'MISSED'})")
+    table.add_row(
+        "largest error",
+        f"{contract['reached']:.1e} of the range ({contract['requested']:g} asked for: "
+        f"{'kept' if contract['kept'] else 'MISSED'})",
+    )
     table.add_row("T", f"{format_si(s['t_total_s'], 's')}, f = {format_si(s['f_hz'], 'Hz')}")
     table.add_row("total current", f"{format_si(record['audit']['total_current_peak'], 'A', 3)} at most")
     table.add_row("simulated with", f"{s['simulator_version']}, {s['wall_s']:.1f} s in all")
     _out.print(table)
     _out.print(f"report: {out / 'report.html'}", soft_wrap=True)
     if s["failed_runs"]:
-        _err.print(f"{s['failed_runs']} runs failed; the first: {escape(record['failed'][0]['message'])}", style="red",
-                   soft_wrap=True)
+        _err.print(
+            f"{s['failed_runs']} runs failed; the first: {escape(record['failed'][0]['message'])}",
+            style="red",
+            soft_wrap=True,
+        )
         raise typer.Exit(1)
     if not contract["kept"]:
         raise typer.Exit(2)
@@ -207,7 +248,7 @@ def main() -> None:
         if show is not None:
             show()
         else:
-            _say_error(f"{type(error).__name__}: {error}\nThis is a defect of kcnet_eda; 'kcnet --debug …' shows where.")
+            _say_error(f"{type(error).__name__}: {error}\nThis is a defect of kcnet_eda; --debug shows where.")
         code = 1
     if code == _INTERRUPTED:
         _err.print("\ninterrupted; what was finished is kept, and the same command goes on from there", style="yellow")

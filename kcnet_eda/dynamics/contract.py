@@ -70,10 +70,12 @@ def compare(network: Network, v: Floats, v_ref: Floats, scales: Floats) -> Error
     sample, node = np.unravel_index(np.argmax(relative), relative.shape)
     others = relative[:, ~is_readout]
     return ErrorReport(
-        max_abs=float(error.max()), rms_abs=float(np.sqrt(np.mean(error[:, 1:] ** 2))),
+        max_abs=float(error.max()),
+        rms_abs=float(np.sqrt(np.mean(error[:, 1:] ** 2))),
         max_rel_readout=float(relative[:, is_readout].max()),
         max_rel_other=float(others.max()) if others.size else 0.0,
-        worst_sample=int(sample), worst_node=int(node) + 1,
+        worst_sample=int(sample),
+        worst_node=int(node) + 1,
     )
 
 
@@ -97,5 +99,7 @@ def steps_for(network: Network, x0: Floats, v_ref: Floats, error: float) -> int:
             if reached <= error / SAFETY:
                 return steps
     raise InvalidInputError(
-        f"--error {error:g}", [f"{_STEPS[-1]} steps a phase reach only {reached * SAFETY:.2g}"], "Ask for less.",
+        f"--error {error:g}",
+        [f"{_STEPS[-1]} steps a phase reach only {reached * SAFETY:.2g}"],
+        "Ask for less.",
     )

@@ -73,8 +73,7 @@ def _ends(network_bytes: bytes, x0: Floats) -> Floats:
     return np.stack([_end(network, x) for x in x0])
 
 
-def final_states(network: Network, x0: Floats, jobs: int = 1,
-                 done: Callable[[int], None] = lambda n: None) -> Floats:
+def final_states(network: Network, x0: Floats, jobs: int = 1, done: Callable[[int], None] = lambda n: None) -> Floats:
     """v(T) of samples ``x0`` [n, nodes]: shape [n, nodes of the last phase], spread over ``jobs`` processes.
 
     ``done`` is called with the number of samples that each finished piece held.

@@ -15,10 +15,10 @@ Floats = NDArray[np.float64]
 
 # Unsigned indices spare numba its check for negative ones and let the loops below vectorise; so does leave to
 # reorder sums. Rounding then depends on the machine's vector width, at the 1e-16 level.
-_FAST = {"cache": True, "error_model": "numpy", "fastmath": {"reassoc", "nsz", "contract"}}
+_compiled = njit(cache=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
 
 
-@njit(**_FAST)
+@_compiled
 def _currents_of_one(start, source, target, a, b, c, k, v, current):  # type: ignore[no-untyped-def]
     """``start[φ]`` .. ``start[φ + 1]`` are the edges of law φ: each law is a loop without branches."""
     for e in range(start[RELU], start[RELU + 1]):
@@ -32,7 +32,7 @@ def _currents_of_one(start, source, target, a, b, c, k, v, current):  # type: ig
         current[e] = k[e] * (a[e] * v[source[e]] + b[e] * v[target[e]] + c[e])
 
 
-@njit(**_FAST)
+@_compiled
 def _sum_at_nodes(into_start, into, from_start, out_of, current, rate):  # type: ignore[no-untyped-def]
     rate[0] = 0.0  # ground is held
     for node in range(1, rate.size):
@@ -44,7 +44,7 @@ def _sum_at_nodes(into_start, into, from_start, out_of, current, rate):  # type:
         rate[node] = total
 
 
-@njit(**_FAST)
+@_compiled
 def _rate_of_one(start, source, target, a, b, c, k, into_start, into, from_start, out_of, v):  # type: ignore[no-untyped-def]
     current, rate = np.empty(source.size), np.empty(v.size)
     _currents_of_one(start, source, target, a, b, c, k, v, current)
@@ -52,7 +52,7 @@ def _rate_of_one(start, source, target, a, b, c, k, into_start, into, from_start
     return rate
 
 
-@njit(**_FAST)
+@_compiled
 def _current_of_many(phi, a, b, c, k, v_s, v_d, current):  # type: ignore[no-untyped-def]
     """One edge, all samples: φ is chosen outside the loop over samples."""
     for m in range(current.size):
@@ -70,7 +70,7 @@ def _current_of_many(phi, a, b, c, k, v_s, v_d, current):  # type: ignore[no-unt
         current[m] *= k
 
 
-@njit(**_FAST)
+@_compiled
 def _rate_of_many(phi, source, target, a, b, c, k, v):  # type: ignore[no-untyped-def]
     rate = np.zeros_like(v)
     current = np.empty(v.shape[1])
@@ -85,7 +85,50 @@ def _rate_of_many(phi, source, target, a, b, c, k, v):  # type: ignore[no-untype
     return rate
 
 
-@njit(**_FAST)
+@_compiled
+def _pull_back(phi, source, target, a, b, c, k, v, pull):  # type: ignore[no-untyped-def]
+    """With L any function of dv/dτ and ``pull`` = ∂L/∂(dv/dτ): ∂L/∂v and ∂L/∂(a, b, c, k), the last as [4, E]."""
+    of_v, of_edges = np.zeros_like(v), np.zeros((4, source.size))
+    argument, slope = np.empty(v.shape[1]), np.empty(v.shape[1])
+    for e in range(source.size):
+        s, d = source[e], target[e]
+        v_s, v_d, at_s, at_d = v[s], v[d], pull[s], pull[d]
+        for m in range(slope.size):
+            argument[m] = a[e] * v_s[m] + b[e] * v_d[m] + c[e]
+        if phi[e] == RELU:
+            for m in range(slope.size):
+                slope[m] = 1.0 if argument[m] > 0.0 else 0.0
+        elif phi[e] == LEAKY_RELU:
+            for m in range(slope.size):
+                slope[m] = 1.0 if argument[m] > 0.0 else LEAKY_SLOPE
+        elif phi[e] == TANH:
+            for m in range(slope.size):
+                slope[m] = 1.0 - math.tanh(argument[m]) ** 2
+        else:
+            slope[:] = 1.0
+        current = argument  # φ(argument) takes its place
+        if phi[e] == TANH:
+            for m in range(slope.size):
+                current[m] = math.tanh(argument[m])
+        elif phi[e] != IDENTITY:
+            for m in range(slope.size):
+                current[m] = argument[m] * slope[m]
+        of_a = of_b = of_c = of_k = 0.0
+        into_s, into_d = of_v[s], of_v[d]
+        for m in range(slope.size):
+            gain = (at_d[m] if d else 0.0) - (at_s[m] if s else 0.0)  # ground's dv/dτ is 0 whatever flows there
+            of_k += gain * current[m]
+            gain *= k[e] * slope[m]
+            of_a += gain * v_s[m]
+            of_b += gain * v_d[m]
+            of_c += gain
+            into_s[m] += a[e] * gain
+            into_d[m] += b[e] * gain
+        of_edges[0, e], of_edges[1, e], of_edges[2, e], of_edges[3, e] = of_a, of_b, of_c, of_k
+    return of_v, of_edges
+
+
+@_compiled
 def _currents_of_many(phi, source, target, a, b, c, k, v, out):  # type: ignore[no-untyped-def]
     for e in range(source.size):
         _current_of_many(phi[e], a[e], b[e], c[e], k[e], v[source[e]], v[target[e]], out[e])
@@ -117,6 +160,29 @@ class RightHandSide:
         out = np.empty_like(in_order)
         out[self._order] = in_order
         return out
+
+
+def rate_of_edges(
+    phi: NDArray[np.uint8],
+    ends: tuple[NDArray[np.uintp], NDArray[np.uintp]],
+    parameters: tuple[Floats, Floats, Floats, Floats],
+    v: Floats,
+) -> Floats:
+    """dv/dτ [nodes, samples] for edges given as columns, unsorted: φ codes, (source, target) and (a, b, c, k)."""
+    return np.asarray(_rate_of_many(phi, *ends, *parameters, v))
+
+
+def pull_back(
+    phi: NDArray[np.uint8],
+    ends: tuple[NDArray[np.uintp], NDArray[np.uintp]],
+    parameters: tuple[Floats, Floats, Floats, Floats],
+    v: Floats,
+    pull: Floats,
+) -> tuple[Floats, Floats]:
+    """The vector-Jacobian product of :func:`rate_of_edges`: from ``pull`` = ∂L/∂(dv/dτ) [nodes, samples] to ∂L/∂v
+    [nodes, samples] and ∂L/∂(a, b, c, k) [4, E]. At a corner the slope is that of the blocked side."""
+    of_v, of_edges = _pull_back(phi, *ends, *parameters, v, pull)
+    return np.asarray(of_v), np.asarray(of_edges)
 
 
 def _edges_at(ends: NDArray[np.int32], n_nodes: int) -> tuple[NDArray[np.uintp], NDArray[np.uintp]]:

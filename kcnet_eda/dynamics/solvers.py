@@ -65,9 +65,9 @@ def trapezoidal(network: Network, x0: Floats, steps: int) -> Floats:
 
 def require_finite(v_end: Floats, what: str) -> None:
     """Raise :class:`KcnetError` where a software solution has left the finite numbers."""
-    bad = ~np.isfinite(v_end).all(axis=1)
-    if bad.any():
+    bad = np.flatnonzero(~np.isfinite(v_end).all(axis=1))
+    if bad.size:
         raise KcnetError(
-            f"{what}: {bad.sum()} of {len(bad)} samples do not stay finite (the first is sample "
-            f"{int(np.flatnonzero(bad)[0])}). The network is unstable for these inputs."
+            f"{what}: {bad.size} of {len(v_end)} samples do not stay finite (the first is sample {bad[0]}). The "
+            "network is unstable for these inputs."
         )

@@ -69,9 +69,19 @@ def _examples(network: Network) -> tuple[Floats, str]:
     return random, f"uniform in 0..1, seed {_NO_EXAMPLES_SEED}: the network file brings no examples"
 
 
-def export(network: str | Path, out: Path, *, level: str = "behavioral", c: str | float = "1p",
-           v_unit: str | float | None = None, i_unit: str | float | None = None, t_unit: str | float | None = None,
-           g_unit: str | float | None = None, v_cm: str | float = 0.0, error: float = DEFAULT_ERROR) -> Bundle:
+def export(
+    network: str | Path,
+    out: Path,
+    *,
+    level: str = "behavioral",
+    c: str | float = "1p",
+    v_unit: str | float | None = None,
+    i_unit: str | float | None = None,
+    t_unit: str | float | None = None,
+    g_unit: str | float | None = None,
+    v_cm: str | float = 0.0,
+    error: float = DEFAULT_ERROR,
+) -> Bundle:
     """Write the bundle of a network file (or shipped network) to the folder ``out``.
 
     Units are as in :func:`kcnet_eda.physical.scaling.resolve`, with SPICE suffixes. ``error`` is the relative error
@@ -86,8 +96,10 @@ def export(network: str | Path, out: Path, *, level: str = "behavioral", c: str 
         raise InvalidInputError(f"--level {level}", ["is not built"], f"Levels: {', '.join(LEVELS)}.")
     source = network_path(network)
     net = load_network(source)
-    optional = {name: None if value is None else parse_si(value)
-                for name, value in (("v_unit", v_unit), ("i_unit", i_unit), ("t_unit", t_unit), ("g_unit", g_unit))}
+    optional = {
+        name: None if value is None else parse_si(value)
+        for name, value in (("v_unit", v_unit), ("i_unit", i_unit), ("t_unit", t_unit), ("g_unit", g_unit))
+    }
     scaling = resolve(c=parse_si(c), v_cm=parse_si(v_cm), **optional)
     circuit = build_circuit(net, scaling)
     x, origin = _examples(net)
@@ -99,8 +111,9 @@ def export(network: str | Path, out: Path, *, level: str = "behavioral", c: str 
     return read_bundle(out)
 
 
-def _write(folder: Path, net: Network, circuit: Circuit, settings: SolverSettings, x0: Floats, v_ref: Floats,
-           origin: str) -> None:
+def _write(
+    folder: Path, net: Network, circuit: Circuit, settings: SolverSettings, x0: Floats, v_ref: Floats, origin: str
+) -> None:
     scaling = circuit.scaling
     for name in ("veriloga", "netlist", "testbench", "expected"):
         (folder / name).mkdir()
@@ -114,19 +127,35 @@ def _write(folder: Path, net: Network, circuit: Circuit, settings: SolverSetting
     save_network(net, folder / "network.kcnet")
 
     sample = Sample("the first example input", x0[0] * scaling.v_unit, "example")
-    (folder / "testbench" / "example.sp").write_text(render_testbench(
-        circuit, settings, [sample], simulator="ngspice", ascii_output=True,
-        netlist=f"../netlist/{_netlist_name(net.name, 'ngspice')}", osdi=[f"../osdi/{m}.osdi" for m in circuit.modules],
-    ))
+    (folder / "testbench" / "example.sp").write_text(
+        render_testbench(
+            circuit,
+            settings,
+            [sample],
+            simulator="ngspice",
+            ascii_output=True,
+            netlist=f"../netlist/{_netlist_name(net.name, 'ngspice')}",
+            osdi=[f"../osdi/{m}.osdi" for m in circuit.modules],
+        )
+    )
     scales = node_scales(net, x0, v_ref)
     (folder / "expected" / "final.csv").write_text(_final_csv(net, circuit, v_ref[0], settings.error * scales))
     (folder / "expected" / "waveforms.csv").write_text(_waveforms_csv(net, circuit, x0[0]))
 
     context = {
-        "network": net, "circuit": circuit, "scaling": scaling, "settings": settings, "version": __version__,
-        "audit": audit(net, x0, scaling), "label": int(labels(net, v_ref)[0]), "origin": origin,
-        "netlist": _netlist_name(net.name, "ngspice"), "rtol": RTOL, "sources": [p.name for p in sources],
-        "readout": [circuit.nets[n] for n in net.readout], "inputs": [circuit.nets[n] for n in net.inputs],
+        "network": net,
+        "circuit": circuit,
+        "scaling": scaling,
+        "settings": settings,
+        "version": __version__,
+        "audit": audit(net, x0, scaling),
+        "label": int(labels(net, v_ref)[0]),
+        "origin": origin,
+        "netlist": _netlist_name(net.name, "ngspice"),
+        "rtol": RTOL,
+        "sources": [p.name for p in sources],
+        "readout": [circuit.nets[n] for n in net.readout],
+        "inputs": [circuit.nets[n] for n in net.inputs],
     }
     (folder / "README.md").write_text(render("bundle/README.md.j2", **context))
     run = folder / "run.sh"
@@ -174,16 +203,27 @@ def _manifest(folder: Path, net: Network, circuit: Circuit, settings: SolverSett
     return {
         "manifest_version": MANIFEST_VERSION,
         "kcnet_eda": __version__,
-        "network": {"name": net.name, "nodes": net.max_nodes, "edges": net.n_edges, "duration": net.duration,
-                    "record": dict(net.record)},
+        "network": {
+            "name": net.name,
+            "nodes": net.max_nodes,
+            "edges": net.n_edges,
+            "duration": net.duration,
+            "record": dict(net.record),
+        },
         "level": "behavioral",
         "scaling": circuit.scaling.as_dict(),
         "t_end": circuit.t_end,
-        "solver": {"method": "trapezoidal, equal steps", "steps": settings.steps, "error": settings.error,
-                   **settings.tolerances(circuit.scaling)},
+        "solver": {
+            "method": "trapezoidal, equal steps",
+            "steps": settings.steps,
+            "error": settings.error,
+            **settings.tolerances(circuit.scaling),
+        },
         "examples": origin,
-        "node_map": [{"node": i, "net": name, "role": role}
-                     for i, (name, role) in enumerate(zip(circuit.nets, _roles(net), strict=True))],
+        "node_map": [
+            {"node": i, "net": name, "role": role}
+            for i, (name, role) in enumerate(zip(circuit.nets, _roles(net), strict=True))
+        ],
         "edge_map": {"file": "netlist/edge_map.csv", "rule": "edge e of the network is instance ne<e>"},
         "warnings": [f"no input reaches read-out net {circuit.nets[n]}" for n in unreachable_readout(net)],
         "sha256": {str(p.relative_to(folder)): sha256_file(p) for p in files},
@@ -202,13 +242,17 @@ def read_bundle(path: Path) -> Bundle:
         manifest = json.loads((path / MANIFEST).read_text())
         version, hashes = manifest["manifest_version"], manifest["sha256"]
         if version > MANIFEST_VERSION:
-            raise InvalidInputError(str(path), [f"has manifest version {version}; this kcnet_eda reads up to "
-                                                f"{MANIFEST_VERSION}"], "Update kcnet_eda, or export again.")
+            raise InvalidInputError(
+                str(path),
+                [f"has manifest version {version}; this kcnet_eda reads up to {MANIFEST_VERSION}"],
+                "Update kcnet_eda, or export again.",
+            )
         scaling = Scaling(**{name: manifest["scaling"][name] for name in ("c", "v_unit", "i_unit", "v_cm")})
         settings = SolverSettings(manifest["solver"]["error"], manifest["solver"]["steps"])
     except FileNotFoundError:
-        raise InvalidInputError(str(path), [f"is not a bundle: it has no {MANIFEST}"],
-                                "Make one with 'kcnet export'.") from None
+        raise InvalidInputError(
+            str(path), [f"is not a bundle: it has no {MANIFEST}"], "Make one with 'kcnet export'."
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidInputError(str(path / MANIFEST), [f"cannot be read: {error!r}"], "Export again.") from None
     lost = [name for name in hashes if not (path / name).is_file()]

@@ -78,8 +78,9 @@ def _export_problems(network: Network) -> list[str]:
     found = problems(network)
     if len(network.phases) > 1:
         found.append(f"has {len(network.phases)} phases; the behavioural export takes one")
-    bad = [n for n in network.node_names[1:]
-           if not _IDENTIFIER.fullmatch(n) or n in _RESERVED or len(n) > _LONGEST_NAME]
+    bad = [
+        n for n in network.node_names[1:] if not _IDENTIFIER.fullmatch(n) or n in _RESERVED or len(n) > _LONGEST_NAME
+    ]
     if bad:
         found.append(
             f"{len(bad)} node names cannot be nets in every simulator (first: {bad[0]!r}); use lower-case letters, "

@@ -36,8 +36,14 @@ def _by_target(circuit: Circuit, group: DeviceGroup) -> Iterator[dict[str, Any]]
 def render_netlist(circuit: Circuit, simulator: str) -> str:
     """The circuit's netlist for ``ngspice`` or ``vacask``."""
     groups = [{"module": g.module, "n": g.edge.size, "targets": _by_target(circuit, g)} for g in circuit.groups]
-    return render(f"{simulator}/netlist.j2", circuit=circuit, scaling=circuit.scaling, groups=groups,
-                  rail=circuit.nets[0], nets=circuit.nets[1:])
+    return render(
+        f"{simulator}/netlist.j2",
+        circuit=circuit,
+        scaling=circuit.scaling,
+        groups=groups,
+        rail=circuit.nets[0],
+        nets=circuit.nets[1:],
+    )
 
 
 def edge_map_csv(circuit: Circuit) -> str:
@@ -47,7 +53,8 @@ def edge_map_csv(circuit: Circuit) -> str:
     writer.writerow(["edge", "instance", "device", "source", "target", "parameters"])
     rows = [
         (edge, f"ne{edge}", group.module, source, target, " ".join(values))
-        for group in circuit.groups for edge, source, target, values in _columns(circuit, group)
+        for group in circuit.groups
+        for edge, source, target, values in _columns(circuit, group)
     ]
     writer.writerows(sorted(rows))
     return out.getvalue()

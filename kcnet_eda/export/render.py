@@ -14,8 +14,12 @@ from kcnet_eda.units import format_si, spice_number
 @lru_cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(resource_dir("jinja_templates")), undefined=StrictUndefined, autoescape=False,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+        loader=FileSystemLoader(resource_dir("jinja_templates")),
+        undefined=StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters["spice"] = spice_number  # exact enough for a simulator: 1e-12
     environment.filters["si"] = format_si  # for people: 1 pF

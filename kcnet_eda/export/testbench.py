@@ -49,16 +49,29 @@ class Sample:
     output: str
 
 
-def render_testbench(circuit: Circuit, settings: SolverSettings, samples: Sequence[Sample], *, simulator: str,
-                     netlist: str, osdi: Sequence[str], ascii_output: bool = False) -> str:
+def render_testbench(
+    circuit: Circuit,
+    settings: SolverSettings,
+    samples: Sequence[Sample],
+    *,
+    simulator: str,
+    netlist: str,
+    osdi: Sequence[str],
+    ascii_output: bool = False,
+) -> str:
     """A deck that parses the circuit once and runs every sample on it.
 
     ``netlist`` and ``osdi`` are paths as the simulator shall see them, relative to where it runs.
     """
     nets = circuit.nets[1:]
     return render(
-        f"{simulator}/testbench.j2", circuit=circuit, settings=settings, netlist=netlist, osdi=osdi,
-        tolerances=settings.tolerances(circuit.scaling), ascii_output=ascii_output,
+        f"{simulator}/testbench.j2",
+        circuit=circuit,
+        settings=settings,
+        netlist=netlist,
+        osdi=osdi,
+        tolerances=settings.tolerances(circuit.scaling),
+        ascii_output=ascii_output,
         t_step=circuit.t_end / settings.steps,
         save_lines=[nets[i : i + _NETS_A_LINE] for i in range(0, len(nets), _NETS_A_LINE)],
         samples=[

@@ -32,6 +32,10 @@ class DataSet:
     def __len__(self) -> int:
         return int(self.x.shape[0])
 
+    def rows(self, rows: Labels | slice, name: str) -> DataSet:
+        """Some of the samples, under another name."""
+        return DataSet(name, self.x[rows], None if self.y is None else self.y[rows], self.index[rows], self.grid)
+
     def head(self, n: int | None) -> DataSet:
         """The first ``n`` samples; all where ``n`` is None.
 
@@ -43,9 +47,10 @@ class DataSet:
         if n is None:
             return self
         if not 1 <= n <= len(self):
-            raise InvalidInputError(f"--samples {n}", [f"{self.name} has {len(self)} samples"],
-                                    f"Ask for 1 to {len(self)}.")
-        return DataSet(self.name, self.x[:n], None if self.y is None else self.y[:n], self.index[:n], self.grid)
+            raise InvalidInputError(
+                f"--samples {n}", [f"{self.name} has {len(self)} samples"], f"Ask for 1 to {len(self)}."
+            )
+        return self.rows(slice(n), self.name)
 
 
 def digits(part: str = "test") -> DataSet:
@@ -79,8 +84,11 @@ def load_data(name: str) -> DataSet:
         return digits(part or "test")
     if name.endswith(".npz"):
         return _from_npz(Path(name))
-    raise InvalidInputError(f"--data {name}", ["is not a known data set"],
-                            "Use digits, digits:train, digits:test, digits:all, or a FILE.npz with arrays x and y.")
+    raise InvalidInputError(
+        f"--data {name}",
+        ["is not a known data set"],
+        "Use digits, digits:train, digits:test, digits:all, or a FILE.npz with arrays x and y.",
+    )
 
 
 def _from_npz(path: Path) -> DataSet:

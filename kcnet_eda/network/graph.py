@@ -132,7 +132,7 @@ def carry_over(state: Floats, phase: Phase) -> Floats:
 
 def labels(network: Network, v_end: Floats) -> NDArray[np.int64]:
     """The label of each final state [n, nodes]: the position in ``readout`` of the largest voltage, shape [n]."""
-    return np.argmax(v_end[:, network.readout], axis=1)
+    return np.asarray(np.argmax(v_end[:, network.readout], axis=1), dtype=np.int64)
 
 
 def margins(network: Network, v_end: Floats) -> Floats:

@@ -32,7 +32,7 @@ def dump_network(network: Network) -> bytes:
         "node_names": list(network.node_names),
         "record": dict(network.record),
     }
-    arrays = {"inputs": network.inputs, "readout": network.readout, "examples": network.examples}
+    arrays: dict[str, np.ndarray] = {"inputs": network.inputs, "readout": network.readout, "examples": network.examples}
     for i, phase in enumerate(network.phases):
         arrays |= {f"phase{i}.{column}": getattr(phase.edges, column) for column in _COLUMNS}
     return save(arrays, metadata={_HEADER: json.dumps(header, sort_keys=True, allow_nan=False)})
@@ -95,7 +95,8 @@ def parse_network(data: bytes, where: str) -> Network:
     version = header.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise InvalidInputError(
-            where, [f"has format version {version}; this kcnet_eda reads up to {FORMAT_VERSION}"],
+            where,
+            [f"has format version {version}; this kcnet_eda reads up to {FORMAT_VERSION}"],
             "Update kcnet_eda, or save the network again with this version.",
         )
     network = _assemble(where, header, arrays)
@@ -106,11 +107,21 @@ def parse_network(data: bytes, where: str) -> Network:
 def _assemble(where: str, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Network:
     try:
         phases = tuple(
-            Phase(int(p["n_nodes"]), float(p["duration"]),
-                  Edges(**{column: arrays[f"phase{i}.{column}"] for column in _COLUMNS}))
+            Phase(
+                int(p["n_nodes"]),
+                float(p["duration"]),
+                Edges(**{column: arrays[f"phase{i}.{column}"] for column in _COLUMNS}),
+            )
             for i, p in enumerate(header["phases"])
         )
-        return Network(header["name"], phases, arrays["inputs"], arrays["readout"],
-                       tuple(header["node_names"]), arrays["examples"], header["record"])
+        return Network(
+            header["name"],
+            phases,
+            arrays["inputs"],
+            arrays["readout"],
+            tuple(header["node_names"]),
+            arrays["examples"],
+            header["record"],
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInputError(where, [f"the kcnet header or arrays are incomplete: {error!r}"]) from None

@@ -53,14 +53,17 @@ def _phase_problems(number: int, phase: Phase) -> Iterator[str]:
 
 def _end_problems(network: Network) -> Iterator[str]:
     for what, nodes, phase in (
-        ("input", network.inputs, network.phases[0]), ("read-out", network.readout, network.phases[-1]),
+        ("input", network.inputs, network.phases[0]),
+        ("read-out", network.readout, network.phases[-1]),
     ):
         if nodes.size == 0:
             yield f"it has no {what} nodes"
         bad = (nodes < 1) | (nodes >= phase.n_nodes)
         if bad.any():
-            yield (f"{what} nodes {nodes[bad][:_SHOWN].tolist()} are outside 1..{phase.n_nodes - 1} "
-                   "(0 is ground, which holds no value)")
+            yield (
+                f"{what} nodes {nodes[bad][:_SHOWN].tolist()} are outside 1..{phase.n_nodes - 1} "
+                "(0 is ground, which holds no value)"
+            )
         if np.unique(nodes).size != nodes.size:
             yield f"{what} nodes are named twice"
     if not np.isfinite(network.examples).all():
@@ -86,7 +89,7 @@ def unreachable_readout(network: Network) -> list[int]:
     reached = np.zeros(network.max_nodes, dtype=bool)
     reached[network.inputs] = True
     for phase in network.phases:
-        reached[phase.n_nodes:] = False
+        reached[phase.n_nodes :] = False
         e = phase.edges
         while True:
             before = reached.sum()

@@ -74,8 +74,13 @@ def audit(network: Network, x0: NDArray[np.float64], scaling: Scaling) -> Audit:
     n, i_u, t_u, v_u = len(x0), scaling.i_unit, scaling.t_unit, scaling.v_unit
     volts = [scaling.v_cm + v_u * v for v in (v_low, v_high)]
     return Audit(
-        n_samples=n, v_min=volts[0], v_max=volts[1],
-        edge_current_peak=edge_peak * i_u, total_current_peak=total_peak * i_u,
-        total_current_mean=charge / n / network.duration * i_u, charge_moved=charge / n * i_u * t_u,
-        energy_dissipated=dissipated / n * i_u * t_u * v_u, energy_delivered=delivered / n * i_u * t_u * v_u,
+        n_samples=n,
+        v_min=volts[0],
+        v_max=volts[1],
+        edge_current_peak=edge_peak * i_u,
+        total_current_peak=total_peak * i_u,
+        total_current_mean=charge / n / network.duration * i_u,
+        charge_moved=charge / n * i_u * t_u,
+        energy_dissipated=dissipated / n * i_u * t_u * v_u,
+        energy_delivered=delivered / n * i_u * t_u * v_u,
     )

@@ -35,8 +35,14 @@ class Scaling:
         return asdict(self) | {"t_unit": self.t_unit, "g_unit": self.g_unit}
 
 
-def resolve(c: float = 1e-12, v_unit: float | None = None, i_unit: float | None = None,
-            t_unit: float | None = None, g_unit: float | None = None, v_cm: float = 0.0) -> Scaling:
+def resolve(
+    c: float = 1e-12,
+    v_unit: float | None = None,
+    i_unit: float | None = None,
+    t_unit: float | None = None,
+    g_unit: float | None = None,
+    v_cm: float = 0.0,
+) -> Scaling:
     """Complete a scaling. Besides C, two of V_u, I_u, T_u, G_u determine the rest.
 
     T_u and G_u alone do not (T_u = C/G_u leaves the voltage open): V_u is then 1 V. With fewer than two given, V_u
@@ -48,8 +54,11 @@ def resolve(c: float = 1e-12, v_unit: float | None = None, i_unit: float | None 
         A unit is not above 0 and finite, or those given contradict each other.
     """
     given = {"C": c, "V_u": v_unit, "I_u": i_unit, "T_u": t_unit, "G_u": g_unit}
-    bad = [f"{name} is {value:g}; it must be finite and above 0"
-           for name, value in given.items() if value is not None and not (math.isfinite(value) and value > 0)]
+    bad = [
+        f"{name} is {value:g}; it must be finite and above 0"
+        for name, value in given.items()
+        if value is not None and not (math.isfinite(value) and value > 0)
+    ]
     if not math.isfinite(v_cm):
         bad.append(f"V_cm is {v_cm}; it must be finite")
     if bad:
@@ -62,9 +71,11 @@ def resolve(c: float = 1e-12, v_unit: float | None = None, i_unit: float | None 
         g = i_unit / v_unit if i_unit else c / 1e-12
     scaling = Scaling(c, v_unit, i_unit or g * v_unit, v_cm)
     derived = {"V_u": scaling.v_unit, "I_u": scaling.i_unit, "T_u": scaling.t_unit, "G_u": scaling.g_unit}
-    clashes = [f"{name} is given as {given[name]:g} where the others make it {value:g}"
-               for name, value in derived.items()
-               if given[name] is not None and not math.isclose(value, float(given[name] or 0), rel_tol=_AGREE)]
+    clashes = [
+        f"{name} is given as {given[name]:g} where the others make it {value:g}"
+        for name, value in derived.items()
+        if given[name] is not None and not math.isclose(value, float(given[name] or 0), rel_tol=_AGREE)
+    ]
     if clashes:
         raise InvalidInputError("scaling", clashes, "T_u = C·V_u/I_u and G_u = I_u/V_u: give C and two of the others.")
     return scaling

@@ -23,8 +23,9 @@ def plotly_js() -> str:
     return str(get_plotlyjs())
 
 
-def waveforms(time_s: Floats, circuit: Floats, software: Floats, names: list[str], decision_s: float,
-              simulator: str) -> str:
+def waveforms(
+    time_s: Floats, circuit: Floats, software: Floats, names: list[str], decision_s: float, simulator: str
+) -> str:
     """An HTML fragment: read-out waveforms in volts, ``circuit`` and ``software`` [points, outputs] at ``time_s``.
 
     The circuit is a line, the software solution open circles on it; the decision time is marked.
@@ -37,26 +38,65 @@ def waveforms(time_s: Floats, circuit: Floats, software: Floats, names: list[str
     for rank in reversed(range(len(names))):  # the winner last, so that it lies on top
         output = int(order[rank])
         colour = _WINNER if rank == 0 else _RUNNER_UP if rank == 1 else _OTHER
-        figure.add_scatter(x=t, y=circuit[:, output], mode="lines", name=names[output], legendrank=output,
-                           legendgroup=names[output], line={"color": colour, "width": 3 if rank < 2 else 1.4},
-                           hovertemplate="%{y:.4f} V at %{x:.4f} " + unit)
-        figure.add_scatter(x=t[marks], y=software[marks, output], mode="markers", name=f"{names[output]}, software",
-                           legendgroup=names[output], showlegend=False, hovertemplate="%{y:.4f} V",
-                           marker={"color": colour, "symbol": "circle-open", "size": 8})
+        figure.add_scatter(
+            x=t,
+            y=circuit[:, output],
+            mode="lines",
+            name=names[output],
+            legendrank=output,
+            legendgroup=names[output],
+            line={"color": colour, "width": 3 if rank < 2 else 1.4},
+            hovertemplate="%{y:.4f} V at %{x:.4f} " + unit,
+        )
+        figure.add_scatter(
+            x=t[marks],
+            y=software[marks, output],
+            mode="markers",
+            name=f"{names[output]}, software",
+            legendgroup=names[output],
+            showlegend=False,
+            hovertemplate="%{y:.4f} V",
+            marker={"color": colour, "symbol": "circle-open", "size": 8},
+        )
         if rank < 2:
-            figure.add_annotation(x=t[-1], y=circuit[-1, output], text=f"<b>{html.escape(names[output])}</b>",
-                                  xanchor="left", showarrow=False, font={"color": colour, "size": 15}, xshift=4)
+            figure.add_annotation(
+                x=t[-1],
+                y=circuit[-1, output],
+                text=f"<b>{html.escape(names[output])}</b>",
+                xanchor="left",
+                showarrow=False,
+                font={"color": colour, "size": 15},
+                xshift=4,
+            )
     figure.add_vline(x=decision_s * scale, line={"color": "#8c8c8c", "dash": "dot"})
-    figure.add_annotation(x=decision_s * scale, y=1.0, yref="paper", yanchor="bottom", showarrow=False,
-                          text=f"decided at {format_si(decision_s, 's', 3)}", font={"size": 13})
+    figure.add_annotation(
+        x=decision_s * scale,
+        y=1.0,
+        yref="paper",
+        yanchor="bottom",
+        showarrow=False,
+        text=f"decided at {format_si(decision_s, 's', 3)}",
+        font={"size": 13},
+    )
     figure.update_layout(
-        height=430, margin={"l": 70, "r": 30, "t": 30, "b": 55}, paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)", font={"color": "#7a7a7a", "size": 14}, hovermode="closest",
-        xaxis={"title": f"time, {unit}", **_AXIS}, yaxis={"title": "output voltage, V", **_AXIS},
+        height=430,
+        margin={"l": 70, "r": 30, "t": 30, "b": 55},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": "#7a7a7a", "size": 14},
+        hovermode="closest",
+        xaxis={"title": f"time, {unit}", **_AXIS},
+        yaxis={"title": "output voltage, V", **_AXIS},
         legend={"title": {"text": f"{simulator} (○ software)"}},
     )
-    return str(figure.to_html(full_html=False, include_plotlyjs=False, div_id="waveforms",
-                              config={"displaylogo": False, "responsive": True}))
+    return str(
+        figure.to_html(
+            full_html=False,
+            include_plotlyjs=False,
+            div_id="waveforms",
+            config={"displaylogo": False, "responsive": True},
+        )
+    )
 
 
 def _time_unit(t_end: float) -> tuple[float, str]:

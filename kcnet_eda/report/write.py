@@ -29,16 +29,24 @@ def report(run: Path, out: Path | None = None) -> Path:
     out = out or run / "report.html"
     missing = [name for name in (RECORD, OUTPUTS, STORE, NETWORK) if not (run / name).is_file()]
     if missing:
-        raise InvalidInputError(str(run), [f"has no {name}" for name in missing],
-                                "Finish the run first: 'kcnet simulate' with the same --out goes on where it stopped.")
+        raise InvalidInputError(
+            str(run),
+            [f"has no {name}" for name in missing],
+            "Finish the run first: 'kcnet simulate' with the same --out goes on where it stopped.",
+        )
     try:
         record = json.loads((run / RECORD).read_text())
         with np.load(run / OUTPUTS, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (ValueError, OSError) as error:
         raise InvalidInputError(str(run), [f"its results cannot be read: {error}"]) from None
-    html = render("report/report.html.j2", r=record, s=record["summary"], plotly_js=figures.plotly_js(),
-                  digit=_digit(run, record, arrays))
+    html = render(
+        "report/report.html.j2",
+        r=record,
+        s=record["summary"],
+        plotly_js=figures.plotly_js(),
+        digit=_digit(run, record, arrays),
+    )
     write_atomic(out, html)
     if out.with_suffix(".json") != run / RECORD:
         write_atomic(out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
@@ -49,10 +57,9 @@ def _digit(run: Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> 
     """What the report shows of one sample; None where no waveform was kept."""
     with open_store(run / STORE) as store:
         found = store.shown()
-    if found is None or found[1].waveform is None or found[1].decision_s is None:
+    if found is None:
         return None
-    sample, result = found
-    time_s, circuit = result.waveform
+    sample, decision_s, (time_s, circuit) = found
     row = int(np.flatnonzero(arrays["index"] == sample)[0])
     network = load_network(run / NETWORK)
     scaling = record["scaling"]
@@ -63,10 +70,15 @@ def _digit(run: Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> 
         "sample": sample,
         "label": int(arrays["label"][row]),
         "y": int(arrays["y"][row]) if "y" in arrays else None,
-        "decision_s": result.decision_s,
+        "decision_s": decision_s,
         "n_inputs": network.inputs.size,
         "grid": None if grid is None else figures.voltage_grid(volts, (grid[0], grid[1])),
         "waveforms": figures.waveforms(
-            time_s, circuit, scaling["v_cm"] + scaling["v_unit"] * software,
-            [network.node_names[n] for n in network.readout], result.decision_s, record["summary"]["simulator"]),
+            time_s,
+            circuit,
+            scaling["v_cm"] + scaling["v_unit"] * software,
+            [network.node_names[n] for n in network.readout],
+            decision_s,
+            record["summary"]["simulator"],
+        ),
     }

@@ -103,10 +103,16 @@ def _run_batch(bench: Bench, number: int, jobs: Sequence[Job]) -> list[tuple[Job
     scaling = bench.bundle.circuit.scaling
     samples = [Sample(f"sample {job.sample}", job.v0 * scaling.v_unit, f"s{i:05d}") for i, job in enumerate(jobs)]
     deck = folder / f"deck{bench.simulator.suffix}"
-    deck.write_text(render_testbench(
-        bench.bundle.circuit, jobs[0].settings, samples, simulator=bench.simulator.name, netlist="../circuit.inc",
-        osdi=[f"../{name}" for name in bench.osdi],
-    ))
+    deck.write_text(
+        render_testbench(
+            bench.bundle.circuit,
+            jobs[0].settings,
+            samples,
+            simulator=bench.simulator.name,
+            netlist="../circuit.inc",
+            osdi=[f"../{name}" for name in bench.osdi],
+        )
+    )
     failure: KcnetError | None = None
     wall, peak = 0.0, 0
     try:

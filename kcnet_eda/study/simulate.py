@@ -8,11 +8,9 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +25,7 @@ from kcnet_eda.files import sha256_bytes, sha256_file, write_atomic
 from kcnet_eda.network.data import DataSet, load_data
 from kcnet_eda.network.graph import Network, labels, margins
 from kcnet_eda.physical.audit import audit
+from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.accuracy import wilson
 from kcnet_eda.study.batch import Job, prepare_bench, run_jobs
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
@@ -45,19 +44,6 @@ _KEPT_WAVEFORMS = 12
 _TIMEOUT_S = 120.0
 
 
-class Progress(Protocol):
-    """What a progress display offers: ``stage(name, total)`` opens a bar and gives a function that advances it."""
-
-    def stage(self, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]: ...
-
-
-class NoProgress:
-    """Shows nothing."""
-
-    def stage(self, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        return nullcontext(lambda n: None)
-
-
 @dataclass(frozen=True, eq=False)
 class _Plan:
     bundle: Bundle
@@ -72,9 +58,19 @@ class _Plan:
         return Job(key, int(self.data.index[sample]), self.x0[sample], settings, keep)
 
 
-def simulate(target: str | Path, out: Path, *, data: str = "digits", samples: int | None = None, seed: int = 0,
-             jobs: int | None = None, simulator: str | None = None, timeout_s: float = _TIMEOUT_S,
-             error: float = DEFAULT_ERROR, progress: Progress | None = None) -> dict[str, Any]:
+def simulate(
+    target: str | Path,
+    out: Path,
+    *,
+    data: str = "digits",
+    samples: int | None = None,
+    seed: int = 0,
+    jobs: int | None = None,
+    simulator: str | None = None,
+    timeout_s: float = _TIMEOUT_S,
+    error: float = DEFAULT_ERROR,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """Run ``samples`` of ``data`` (the first; all where None) through a bundle's circuit and through the software
     truth; leave the run in the folder ``out`` and return its record (``report.json``).
 
@@ -98,12 +94,20 @@ def simulate(target: str | Path, out: Path, *, data: str = "digits", samples: in
     _claim(out)
     bundle = _bundle(target, out, error)
     if dataset.x.shape[1] != bundle.network.inputs.size:
-        raise InvalidInputError(f"--data {data}", [f"has {dataset.x.shape[1]} values a sample, the network takes "
-                                                   f"{bundle.network.inputs.size}"])
-    base = [sha256_file(bundle.netlist(chosen.name)), *(sha256_file(bundle.path / "veriloga" / f"{m}.va")
-            for m in bundle.circuit.modules), chosen.name, chosen.version(), openvaf.version(find_openvaf())]
-    plan = _Plan(bundle, chosen, dataset, bundle.network.initial_state(dataset.x), seed, sha256_bytes(
-        "\n".join(base).encode()))
+        raise InvalidInputError(
+            f"--data {data}",
+            [f"has {dataset.x.shape[1]} values a sample, the network takes {bundle.network.inputs.size}"],
+        )
+    base = [
+        sha256_file(bundle.netlist(chosen.name)),
+        *(sha256_file(bundle.path / "veriloga" / f"{m}.va") for m in bundle.circuit.modules),
+        chosen.name,
+        chosen.version(),
+        openvaf.version(find_openvaf()),
+    ]
+    plan = _Plan(
+        bundle, chosen, dataset, bundle.network.initial_state(dataset.x), seed, sha256_bytes("\n".join(base).encode())
+    )
     started = time.monotonic()
     with open_store(out / STORE) as store:
         main, check = _run_circuit(plan, store, out, jobs, timeout_s, progress)
@@ -121,8 +125,9 @@ def simulate(target: str | Path, out: Path, *, data: str = "digits", samples: in
 def _claim(out: Path) -> None:
     """Take ``out`` as the run folder if it is new, empty, or already one; somebody's folder is left alone."""
     if out.exists() and not (out / STORE).is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise InvalidInputError(str(out), [f"exists and has no {STORE}, so it is not a run of ours"],
-                                "Name a new folder for --out.")
+        raise InvalidInputError(
+            str(out), [f"exists and has no {STORE}, so it is not a run of ours"], "Name a new folder for --out."
+        )
 
 
 def _bundle(target: str | Path, out: Path, error: float) -> Bundle:
@@ -132,8 +137,9 @@ def _bundle(target: str | Path, out: Path, error: float) -> Bundle:
     return export(target, out / "bundle", error=error)
 
 
-def _run_circuit(plan: _Plan, store: Store, out: Path, workers: int, timeout_s: float,
-                 progress: Progress) -> tuple[list[Result], dict[int, Result]]:
+def _run_circuit(
+    plan: _Plan, store: Store, out: Path, workers: int, timeout_s: float, progress: Progress
+) -> tuple[list[Result], dict[int, Result]]:
     """Results of every sample, and of the samples repeated at half the step (by position)."""
     settings = plan.bundle.settings
     n = len(plan.data)
@@ -142,8 +148,9 @@ def _run_circuit(plan: _Plan, store: Store, out: Path, workers: int, timeout_s: 
     check = {int(i): plan.job(int(i), settings.halved(), keep=False) for i in chosen}
     planned = [(job, "main") for job in main] + [(job, "half_step") for job in check.values()]
     version = plan.simulator.version()
-    store.plan((PlannedRun(job.key, job.sample, variant) for job, variant in planned), plan.simulator.name, version,
-               plan.seed)
+    store.plan(
+        (PlannedRun(job.key, job.sample, variant) for job, variant in planned), plan.simulator.name, version, plan.seed
+    )
     # A run that failed before is tried again: what failed it may be mended.
     due = [job for job, _ in planned if store.result(job.key).status is not Status.PASSED]
     if due:
@@ -176,8 +183,7 @@ def _run_reference(plan: _Plan, store: Store, jobs: int, progress: Progress) -> 
     return np.stack([v for v in known if v is not None])
 
 
-def _record(plan: _Plan, main: list[Result], check: dict[int, Result], v_ref: Floats,
-            warning: str) -> dict[str, Any]:
+def _record(plan: _Plan, main: list[Result], check: dict[int, Result], v_ref: Floats, warning: str) -> dict[str, Any]:
     network, bundle = plan.bundle.network, plan.bundle
     scaling, settings = bundle.circuit.scaling, bundle.settings
     n = len(main)
@@ -187,7 +193,7 @@ def _record(plan: _Plan, main: list[Result], check: dict[int, Result], v_ref: Fl
         v[i] = main[i].v_end
     scales = node_scales(network, plan.x0, v_ref)
     errors = compare(network, v[passed], v_ref[passed], scales)
-    half = _half_step(network, main, check, v_ref, scales)
+    half = _half_step(network, main, check, scales)
 
     software, circuit = labels(network, v_ref), np.full(n, -1)
     circuit[passed] = labels(network, v[passed])
@@ -196,11 +202,18 @@ def _record(plan: _Plan, main: list[Result], check: dict[int, Result], v_ref: Fl
     reach = 2 * errors.max_rel_readout * float(scales[network.readout[0]])
     decidable = margin > reach
     agree = passed & decidable & (circuit == software)
+    differ = passed & decidable & (circuit != software)
     y = plan.data.y
-    failed = [{"sample": int(plan.data.index[i]), "status": r.status, "message": r.message}
-              for i, r in enumerate(main) if r.status is not Status.PASSED]
-    failed += [{"sample": int(plan.data.index[i]), "status": r.status, "message": f"half-step run: {r.message}"}
-               for i, r in check.items() if r.status is not Status.PASSED]
+    failed = [
+        {"sample": int(plan.data.index[i]), "status": r.status, "message": r.message}
+        for i, r in enumerate(main)
+        if r.status is not Status.PASSED
+    ]
+    failed += [
+        {"sample": int(plan.data.index[i]), "status": r.status, "message": f"half-step run: {r.message}"}
+        for i, r in check.items()
+        if r.status is not Status.PASSED
+    ]
     decision = np.array([r.decision_s for r in main if r.decision_s is not None])
     kept = bool(errors.max_rel <= settings.error and (half is None or half <= settings.error))
     t_total = bundle.circuit.t_end
@@ -215,58 +228,88 @@ def _record(plan: _Plan, main: list[Result], check: dict[int, Result], v_ref: Fl
             "software_accuracy": None if y is None else float((software == y).mean()),
             "circuit_accuracy": None if y is None else float((circuit == y).mean()),
             "agreement": float(agree.mean()),
-            "max_abs_error": errors.max_abs, "max_rel_error": errors.max_rel,
-            "t_total_s": t_total, "f_hz": 1 / t_total,
-            "simulator": plan.simulator.name, "simulator_version": plan.simulator.version(),
-            "openvaf_version": openvaf.version(find_openvaf()), "level": bundle.manifest["level"],
+            "max_abs_error": errors.max_abs,
+            "max_rel_error": errors.max_rel,
+            "t_total_s": t_total,
+            "f_hz": 1 / t_total,
+            "simulator": plan.simulator.name,
+            "simulator_version": plan.simulator.version(),
+            "openvaf_version": openvaf.version(find_openvaf()),
+            "level": bundle.manifest["level"],
             "failed_runs": len(failed),
         },
-        "accuracy": None if y is None else {
-            "software": proportion(software == y), "circuit": proportion(circuit == y),
+        "accuracy": None
+        if y is None
+        else {
+            "software": proportion(software == y),
+            "circuit": proportion(circuit == y),
         },
-        "agreement": proportion(agree) | {
+        "agreement": proportion(agree)
+        | {
             "undecidable": [int(plan.data.index[i]) for i in np.flatnonzero(~decidable)],
-            "disagreeing": [int(plan.data.index[i]) for i in np.flatnonzero(passed & decidable & (circuit != software))],
-            "smallest_margin": float(margin.min()), "decidable_above": reach,
+            "disagreeing": [int(plan.data.index[i]) for i in np.flatnonzero(differ)],
+            "smallest_margin": float(margin.min()),
+            "decidable_above": reach,
         },
         "contract": {
-            "requested": settings.error, "reached": errors.max_rel, "kept": kept, "steps": settings.steps,
-            "max_rel_readout": errors.max_rel_readout, "max_rel_other": errors.max_rel_other,
-            "max_abs": errors.max_abs, "rms_abs": errors.rms_abs,
+            "requested": settings.error,
+            "reached": errors.max_rel,
+            "kept": kept,
+            "steps": settings.steps,
+            "max_rel_readout": errors.max_rel_readout,
+            "max_rel_other": errors.max_rel_other,
+            "max_abs": errors.max_abs,
+            "rms_abs": errors.rms_abs,
             "worst_sample": int(plan.data.index[np.flatnonzero(passed)[errors.worst_sample]]),
             "worst_net": bundle.circuit.nets[errors.worst_node],
             "half_step": {"samples": len(check), "estimated_error": half},
             "readout_range": float(scales[network.readout[0]]),
         },
-        "decision_s": {"median": float(np.median(decision)), "p95": float(np.quantile(decision, 0.95)),
-                       "max": float(decision.max()), "n": int(decision.size)},
-        "run": {"simulate_s_per_sample": float(np.mean([r.wall_s for r in main if r.status is Status.PASSED])),
-                "peak_mib": max(r.peak_kib for r in main) / 1024},
+        "decision_s": {
+            "median": float(np.median(decision)),
+            "p95": float(np.quantile(decision, 0.95)),
+            "max": float(decision.max()),
+            "n": int(decision.size),
+        },
+        "run": {
+            "simulate_s_per_sample": float(np.mean([r.wall_s for r in main if r.status is Status.PASSED])),
+            "peak_mib": max(r.peak_kib for r in main) / 1024,
+        },
         "audit": asdict(audit(network, plan.x0, scaling)),
         "scaling": scaling.as_dict(),
         "network": bundle.manifest["network"],
         "data_grid": plan.data.grid,
         "failed": failed,
         "provenance": {
-            "kcnet_eda": __version__, "python": platform.python_version(), "platform": platform.platform(),
-            "data": plan.data.name, "seed": plan.seed, "reference": f"DOP853, rtol {RTOL:g}",
-            "solver": bundle.manifest["solver"], "edited_files": list(bundle.edited), "warning": warning,
+            "kcnet_eda": __version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "data": plan.data.name,
+            "seed": plan.seed,
+            "reference": f"DOP853, rtol {RTOL:g}",
+            "solver": bundle.manifest["solver"],
+            "edited_files": list(bundle.edited),
+            "warning": warning,
             "export_warnings": bundle.manifest["warnings"],
-            "sha256": {"netlist": sha256_file(bundle.netlist(plan.simulator.name)),
-                       "network": sha256_file(bundle.path / "network.kcnet"),
-                       "manifest": sha256_file(bundle.path / MANIFEST)},
+            "sha256": {
+                "netlist": sha256_file(bundle.netlist(plan.simulator.name)),
+                "network": sha256_file(bundle.path / "network.kcnet"),
+                "manifest": sha256_file(bundle.path / MANIFEST),
+            },
         },
     }
 
 
-def _half_step(network: Network, main: list[Result], check: dict[int, Result], v_ref: Floats,
-               scales: Floats) -> float | None:
+def _half_step(network: Network, main: list[Result], check: dict[int, Result], scales: Floats) -> float | None:
     """The full step's relative error as the half-step runs tell it, by Richardson at order 2; None without pairs."""
-    pairs = [(main[i].v_end, r.v_end) for i, r in check.items()
-             if r.status is Status.PASSED and main[i].status is Status.PASSED]
+    pairs = [
+        (full, r.v_end)
+        for full, r in ((main[i].v_end, r) for i, r in check.items())
+        if full is not None and r.v_end is not None
+    ]
     if not pairs:
         return None
-    full, half = (np.stack([p[j] for p in pairs if p[j] is not None]) for j in (0, 1))
+    full, half = np.array(pairs).swapaxes(0, 1)
     return compare(network, full, half, scales).max_rel * 4 / 3
 
 
@@ -278,8 +321,13 @@ def _write_outputs(out: Path, plan: _Plan, main: list[Result], v_ref: Floats) ->
         if result.v_end is not None:
             v_end[i] = result.v_end
             label[i] = labels(network, result.v_end[None])[0]
-    arrays: dict[str, Any] = {"x0": plan.x0, "v_end": v_end, "v_end_software": v_ref, "label": label,
-                              "index": plan.data.index}
+    arrays: dict[str, Any] = {
+        "x0": plan.x0,
+        "v_end": v_end,
+        "v_end_software": v_ref,
+        "label": label,
+        "index": plan.data.index,
+    }
     if plan.data.y is not None:
         arrays["y"] = plan.data.y
     buffer = io.BytesIO()

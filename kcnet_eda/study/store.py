@@ -84,8 +84,16 @@ class Store:
         with self._guard():
             self._connection.execute(
                 f"UPDATE runs SET ({_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?) WHERE key = ?",
-                (result.status, result.message, result.wall_s, result.peak_kib, _pack(result.v_end),
-                 result.decision_s, _pack_many(result.waveform), key),
+                (
+                    result.status,
+                    result.message,
+                    result.wall_s,
+                    result.peak_kib,
+                    _pack(result.v_end),
+                    result.decision_s,
+                    _pack_many(result.waveform),
+                    key,
+                ),
             )
 
     def result(self, key: str) -> Result:
@@ -93,20 +101,17 @@ class Store:
         with self._guard():
             row = self._connection.execute(f"SELECT {_COLUMNS} FROM runs WHERE key = ?", (key,)).fetchone()
         status, message, wall, peak, v_end, decision, waveform = row
-        kept = None
-        if waveform is not None:
-            with np.load(io.BytesIO(waveform), allow_pickle=False) as archive:
-                kept = (archive["time"], archive["values"])
+        kept = None if waveform is None else _unpack_many(waveform)
         return Result(Status(status), message, wall or 0.0, peak or 0, _unpack(v_end), decision, kept)
 
-    def shown(self) -> tuple[int, Result] | None:
-        """The first sample that passed and whose waveform was kept, with its result."""
+    def shown(self) -> tuple[int, float, tuple[Floats, Floats]] | None:
+        """Of the first sample that passed and whose waveform was kept: its number, decision time and waveform."""
         with self._guard():
             row = self._connection.execute(
-                "SELECT sample, key FROM runs WHERE variant = 'main' AND status = 'passed' AND waveform IS NOT NULL "
-                "ORDER BY rowid LIMIT 1"
+                "SELECT sample, decision_s, waveform FROM runs WHERE variant = 'main' AND status = 'passed' "
+                "AND waveform IS NOT NULL ORDER BY rowid LIMIT 1"
             ).fetchone()
-        return None if row is None else (int(row[0]), self.result(row[1]))
+        return None if row is None else (int(row[0]), float(row[1]), _unpack_many(row[2]))
 
     def reference(self, key: str) -> Floats | None:
         """The stored reference final state of a sample, or None."""
@@ -125,8 +130,10 @@ class Store:
             with self._connection:
                 yield
         except sqlite3.Error as error:
-            raise KcnetError(f"{self._path}: {error}. What was finished before is kept; run the same command again "
-                             "when this is mended.") from error
+            raise KcnetError(
+                f"{self._path}: {error}. What was finished before is kept; run the same command again "
+                "when this is mended."
+            ) from error
 
 
 @contextmanager
@@ -164,3 +171,8 @@ def _pack_many(waveform: tuple[Floats, Floats] | None) -> bytes | None:
     out = io.BytesIO()
     np.savez_compressed(out, time=waveform[0], values=waveform[1])
     return out.getvalue()
+
+
+def _unpack_many(blob: bytes) -> tuple[Floats, Floats]:
+    with np.load(io.BytesIO(blob), allow_pickle=False) as archive:
+        return archive["time"], archive["values"]

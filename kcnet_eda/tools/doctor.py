@@ -21,7 +21,7 @@ from kcnet_eda.network.graph import Edges, Network, Phase
 from kcnet_eda.network.laws import RELU, eq6
 from kcnet_eda.physical.scaling import resolve
 from kcnet_eda.tools import openvaf
-from kcnet_eda.tools.locate import find_ngspice, find_openvaf, find_vacask
+from kcnet_eda.tools.locate import find_openvaf
 from kcnet_eda.tools.rawfile import read_transient
 from kcnet_eda.tools.simulators import NGSPICE, VACASK, Simulator, explain
 
@@ -80,23 +80,36 @@ def _fits(simulator: Simulator) -> Finding:
     except KcnetError as problem:
         return Finding(what, False, "a one-device circuit does not run", str(problem))
     if not error < 1e-4:
-        return Finding(what, False, f"a one-device circuit is off by {error:.1e} of its range",
-                       "Try another version of the simulator or of the compiler.")
+        return Finding(
+            what,
+            False,
+            f"a one-device circuit is off by {error:.1e} of its range",
+            "Try another version of the simulator or of the compiler.",
+        )
     return Finding(what, True, f"a one-device circuit runs, {error:.1e} off its closed form")
 
 
 def _one_device(simulator: Simulator, folder: Path) -> float:
     """Error of an Eq. (6) edge between two capacitors from (1, 0): the difference decays as exp(−2τ)."""
     a, b, c, k = eq6(np.ones(1), np.zeros(1))
-    network = Network("doctor", (Phase(3, 1.0, Edges([1], [2], a, b, c, k, [RELU])),), [1], [2])
+    one, two = np.array([1], np.int32), np.array([2], np.int32)
+    edge = Edges(one, two, a, b, c, k, np.array([RELU], np.uint8))
+    network = Network("doctor", (Phase(3, 1.0, edge),), one, two)
     circuit = build_circuit(network, resolve())
     (folder / "circuit.inc").write_text(render_netlist(circuit, simulator.name))
     compiled = openvaf.compile_file(resource_dir("veriloga") / "kc_edge_relu.va")
     (folder / "kc_edge_relu.osdi").write_bytes(compiled.read_bytes())
     deck = folder / f"deck{simulator.suffix}"
-    deck.write_text(render_testbench(
-        circuit, SolverSettings(1e-5, 200), [Sample("doctor", np.array([0.0, 1.0, 0.0]), "doctor")],
-        simulator=simulator.name, netlist="circuit.inc", osdi=["kc_edge_relu.osdi"]))
+    deck.write_text(
+        render_testbench(
+            circuit,
+            SolverSettings(1e-5, 200),
+            [Sample("doctor", np.array([0.0, 1.0, 0.0]), "doctor")],
+            simulator=simulator.name,
+            netlist="circuit.inc",
+            osdi=["kc_edge_relu.osdi"],
+        )
+    )
     done = simulator.run(deck, folder / "log.txt", _TIMEOUT_S)
     if not (folder / "doctor.raw").is_file():
         raise explain(done)

@@ -30,8 +30,15 @@ class Completed:
     peak_kib: int
 
 
-def run(command: Sequence[str | Path], *, cwd: Path, log: Path, timeout_s: float,
-        env: Mapping[str, str] | None = None, cancel: threading.Event | None = None) -> Completed:
+def run(
+    command: Sequence[str | Path],
+    *,
+    cwd: Path,
+    log: Path,
+    timeout_s: float,
+    env: Mapping[str, str] | None = None,
+    cancel: threading.Event | None = None,
+) -> Completed:
     """Run ``command`` in a process group of its own, its output going to ``log``. Setting ``cancel`` ends it early.
 
     Raises
@@ -49,8 +56,13 @@ def run(command: Sequence[str | Path], *, cwd: Path, log: Path, timeout_s: float
     with log.open("wb") as stream:
         try:
             process = subprocess.Popen(
-                words, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
-                env={**os.environ, **(env or {})}, start_new_session=True,
+                words,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
             )
         except OSError as error:
             raise ToolMissingError(f"{words[0]}: cannot be started: {error.strerror}. Try 'kcnet doctor'.") from None
@@ -69,8 +81,7 @@ def run(command: Sequence[str | Path], *, cwd: Path, log: Path, timeout_s: float
     return Completed(process.returncode, output, log, wall, usage.ru_maxrss)
 
 
-def _wait(process: subprocess.Popen[bytes], deadline: float,
-          cancel: threading.Event) -> resource.struct_rusage | None:
+def _wait(process: subprocess.Popen[bytes], deadline: float, cancel: threading.Event) -> resource.struct_rusage | None:
     """What the process used; None where the deadline passed or ``cancel`` was set, and the group was killed."""
     killed = False
     while True:

@@ -83,7 +83,7 @@ def _read_table(path: Path) -> tuple[list[str], Floats]:
         raise BadDataError(f"{path}: its header is not that of a raw file") from None
     if "complex" in fields.get("Flags", ""):
         raise BadDataError(f"{path}: holds complex values, not a transient result")
-    data = raw[start + len(_MARK):]
+    data = raw[start + len(_MARK) :]
     expected = n_names * n_points * 8
     if len(names) != n_names or len(data) != expected:
         raise BadDataError(

@@ -32,8 +32,9 @@ class Simulator:
 
     def run(self, deck: Path, log: Path, timeout_s: float, cancel: threading.Event | None = None) -> Completed:
         """Run ``deck`` in its folder. The exit code is no verdict: read the results strictly."""
-        return run(self.command(self.find(), deck), cwd=deck.parent, log=log, timeout_s=timeout_s, env=_ENV,
-                   cancel=cancel)
+        return run(
+            self.command(self.find(), deck), cwd=deck.parent, log=log, timeout_s=timeout_s, env=_ENV, cancel=cancel
+        )
 
 
 @lru_cache
@@ -55,10 +56,16 @@ def _vacask_version() -> str:
 
 
 # -n: a user's .spiceinit must neither change a result nor be touched.
-NGSPICE = Simulator("ngspice", ".sp", find_ngspice, lambda: _ngspice_version(find_ngspice()),
-                    lambda program, deck: [program, "-n", "-b", deck.name])
-VACASK = Simulator("vacask", ".sim", find_vacask, _vacask_version,
-                   lambda program, deck: [program, "-qp", "-sp", deck.name])
+NGSPICE = Simulator(
+    "ngspice",
+    ".sp",
+    find_ngspice,
+    lambda: _ngspice_version(find_ngspice()),
+    lambda program, deck: [program, "-n", "-b", deck.name],
+)
+VACASK = Simulator(
+    "vacask", ".sim", find_vacask, _vacask_version, lambda program, deck: [program, "-qp", "-sp", deck.name]
+)
 SIMULATORS = {s.name: s for s in (NGSPICE, VACASK)}
 
 _GAVE_UP = re.compile(r"timestep too small|singular matrix|no convergence|iteration limit|failed to converge", re.I)
