@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,7 +17,6 @@ from kcnet_eda.errors import KcnetError, RunTimeoutError
 from kcnet_eda.network.laws import RELU
 from kcnet_eda.network.store import dump_network, save_network
 from kcnet_eda.study.simulate import simulate
-from kcnet_eda.study.store import open_store
 from kcnet_eda.tools import openvaf
 from kcnet_eda.tools.locate import find_ngspice, find_openvaf
 from kcnet_eda.tools.process import run
@@ -150,8 +150,8 @@ def faked(fake_program, body):
 def test_exit_0_without_data(kcnet, small, monkeypatch, fake_program):
     monkeypatch.setenv("KCNET_NGSPICE", faked(fake_program, "exit 0"))
     assert_failed(run_small(kcnet, small), small, "none of the 6 runs passed", "wrote no result", "log.txt")
-    with open_store(small / "run" / "study.sqlite") as store:
-        assert store.shown() is None
+    with sqlite3.connect(small / "run" / "study.sqlite") as connection:
+        assert connection.execute("SELECT DISTINCT status FROM runs").fetchall() == [("tool_failed",)]
 
 
 def test_a_crash_is_told_with_its_last_words(kcnet, small, monkeypatch, fake_program):
@@ -302,8 +302,6 @@ def test_ctrl_c_stops_everything_and_the_same_command_goes_on(
     assert process.returncode == 1 and "interrupted" in err and "Traceback" not in err
     wait_for(lambda: not process_lives(int(pid_file.read_text())), 5)
     assert not (small / "run" / "report.json").exists()
-    import sqlite3
-
     with sqlite3.connect(small / "run" / "study.sqlite") as connection:
         passed = connection.execute("SELECT count(*) FROM runs WHERE status = 'passed'").fetchone()[0]
         planned = connection.execute("SELECT count(*) FROM runs WHERE status = 'planned'").fetchone()[0]

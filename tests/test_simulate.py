@@ -134,7 +134,6 @@ def test_store_keeps_results_over_closing(tmp_path):
         np.testing.assert_array_equal(back.waveform[1], wave[1])
         assert store.result("l").status is Status.PLANNED
         assert store.reference("r").tolist() == [3.0] and store.reference("none") is None
-        assert store.shown()[0] == 7
 
 
 def test_wilson_interval_is_the_textbooks():

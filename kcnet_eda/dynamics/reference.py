@@ -18,6 +18,7 @@ from scipy.integrate import ode
 from kcnet_eda.dynamics.rhs import RightHandSide
 from kcnet_eda.errors import KcnetError
 from kcnet_eda.network.graph import Network, carry_over
+from kcnet_eda.network.store import dump_network, parse_network
 
 Floats = NDArray[np.float64]
 
@@ -67,34 +68,37 @@ def _end(network: Network, x0: Floats) -> Floats:
 
 
 def _ends(network_bytes: bytes, x0: Floats) -> Floats:
-    from kcnet_eda.network.store import parse_network
-
     network = parse_network(network_bytes, "network")
     return np.stack([_end(network, x) for x in x0])
 
 
-def final_states(network: Network, x0: Floats, jobs: int = 1, done: Callable[[int], None] = lambda n: None) -> Floats:
+def final_states(
+    network: Network,
+    x0: Floats,
+    jobs: int = 1,
+    done: Callable[[NDArray[np.int64], Floats], None] = lambda rows, v: None,
+) -> Floats:
     """v(T) of samples ``x0`` [n, nodes]: shape [n, nodes of the last phase], spread over ``jobs`` processes.
 
-    ``done`` is called with the number of samples that each finished piece held.
+    ``done(rows, v)`` is called with each piece as it ends: which rows of ``x0``, and their v(T).
     """
-    if jobs <= 1 or len(x0) < 2 * jobs:
-        out = []
-        for x in x0:
-            out.append(_end(network, x))
-            done(1)
-        return np.stack(out)
-    from kcnet_eda.network.store import dump_network
+    result = np.empty((len(x0), network.phases[-1].n_nodes))
 
+    def finish(rows: NDArray[np.int64], v_end: Floats) -> None:
+        result[rows] = v_end
+        done(rows, v_end)
+
+    if jobs <= 1 or len(x0) < 2 * jobs:
+        for row in range(len(x0)):
+            finish(np.array([row]), _end(network, x0[row])[None])
+        return result
     payload = dump_network(network)
     pieces = np.array_split(np.arange(len(x0)), min(len(x0), 8 * jobs))
-    result = np.empty((len(x0), network.phases[-1].n_nodes))
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = {pool.submit(_ends, payload, x0[piece]): piece for piece in pieces}
         try:
             for future in as_completed(futures):
-                result[futures[future]] = future.result()
-                done(len(futures[future]))
+                finish(futures[future], future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -55,22 +55,25 @@ def report(run: Path, out: Path | None = None) -> Path:
 
 def _digit(run: Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any] | None:
     """What the report shows of one sample; None where no waveform was kept."""
-    with open_store(run / STORE) as store:
-        found = store.shown()
-    if found is None:
+    shown = record["shown"]
+    if shown is None:
         return None
-    sample, decision_s, (time_s, circuit) = found
-    row = int(np.flatnonzero(arrays["index"] == sample)[0])
+    with open_store(run / STORE) as store:
+        result = store.result(shown["key"])
+    if result.waveform is None or result.decision_s is None:
+        raise InvalidInputError(str(run / STORE), [f"has lost the waveform of sample {shown['sample']}"])
+    time_s, circuit = result.waveform
+    row = shown["position"]
     network = load_network(run / NETWORK)
     scaling = record["scaling"]
     software = trajectory(network, arrays["x0"][row], time_s / scaling["t_unit"])[:, network.readout]
     grid = record["data_grid"]
     volts = scaling["v_cm"] + scaling["v_unit"] * arrays["x0"][row][network.inputs]
     return {
-        "sample": sample,
+        "sample": shown["sample"],
         "label": int(arrays["label"][row]),
         "y": int(arrays["y"][row]) if "y" in arrays else None,
-        "decision_s": decision_s,
+        "decision_s": result.decision_s,
         "n_inputs": network.inputs.size,
         "grid": None if grid is None else figures.voltage_grid(volts, (grid[0], grid[1])),
         "waveforms": figures.waveforms(
@@ -78,7 +81,7 @@ def _digit(run: Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> 
             circuit,
             scaling["v_cm"] + scaling["v_unit"] * software,
             [network.node_names[n] for n in network.readout],
-            decision_s,
+            result.decision_s,
             record["summary"]["simulator"],
         ),
     }

@@ -104,15 +104,6 @@ class Store:
         kept = None if waveform is None else _unpack_many(waveform)
         return Result(Status(status), message, wall or 0.0, peak or 0, _unpack(v_end), decision, kept)
 
-    def shown(self) -> tuple[int, float, tuple[Floats, Floats]] | None:
-        """Of the first sample that passed and whose waveform was kept: its number, decision time and waveform."""
-        with self._guard():
-            row = self._connection.execute(
-                "SELECT sample, decision_s, waveform FROM runs WHERE variant = 'main' AND status = 'passed' "
-                "AND waveform IS NOT NULL ORDER BY rowid LIMIT 1"
-            ).fetchone()
-        return None if row is None else (int(row[0]), float(row[1]), _unpack_many(row[2]))
-
     def reference(self, key: str) -> Floats | None:
         """The stored reference final state of a sample, or None."""
         with self._guard():

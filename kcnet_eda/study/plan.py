@@ -1,0 +1,70 @@
+"""A planned study: which samples go through which circuit, and the keys of their runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcnet_eda.dynamics.reference import RTOL
+from kcnet_eda.export.bundle import Bundle
+from kcnet_eda.export.testbench import SolverSettings
+from kcnet_eda.files import sha256_bytes, sha256_file
+from kcnet_eda.network.data import DataSet
+from kcnet_eda.study.batch import Job
+from kcnet_eda.tools import openvaf
+from kcnet_eda.tools.locate import find_openvaf
+from kcnet_eda.tools.simulators import Simulator
+
+_CHECKED = 8  # samples that a half-step run checks
+_KEPT_WAVEFORMS = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Every sample once (``main``, by position in the data), some again at half the step (``half_step``), and the
+    keys under which the software reference of each sample is stored. Keys are hashes of all that determines a run.
+    """
+
+    bundle: Bundle
+    simulator: Simulator
+    data: DataSet
+    x0: NDArray[np.float64]
+    seed: int
+    main: tuple[Job, ...]
+    half_step: dict[int, Job]
+    reference_keys: tuple[str, ...]
+
+    def sample(self, position: int) -> int:
+        """The number within the whole data set of the sample at ``position``."""
+        return int(self.data.index[position])
+
+
+def make_plan(bundle: Bundle, simulator: Simulator, data: DataSet, seed: int) -> Plan:
+    """Plan all of ``data``; ``seed`` draws the samples of the half-step check."""
+    x0 = bundle.network.initial_state(data.x)
+    sources = [bundle.netlist(simulator.name), *(bundle.path / "veriloga" / f"{m}.va" for m in bundle.circuit.modules)]
+    tools = [simulator.name, simulator.version(), openvaf.version(find_openvaf())]
+    circuit = " ".join([*map(sha256_file, sources), *tools])
+    truth = f"{sha256_file(bundle.path / 'network.kcnet')} {RTOL}"
+
+    def job(i: int, settings: SolverSettings, keep: bool) -> Job:
+        return Job(_key(f"{circuit} {settings}", x0[i]), int(data.index[i]), x0[i], settings, keep)
+
+    n = len(data)
+    checked = np.sort(np.random.default_rng(seed).choice(n, size=min(_CHECKED, n), replace=False))
+    return Plan(
+        bundle,
+        simulator,
+        data,
+        x0,
+        seed,
+        main=tuple(job(i, bundle.settings, keep=i < _KEPT_WAVEFORMS) for i in range(n)),
+        half_step={int(i): job(int(i), bundle.settings.halved(), keep=False) for i in checked},
+        reference_keys=tuple(_key(truth, x) for x in x0),
+    )
+
+
+def _key(what: str, x0: NDArray[np.float64]) -> str:
+    return sha256_bytes(what.encode() + b" " + x0.tobytes())
