@@ -116,7 +116,8 @@ def export(
     _out.print(
         f"{len(circuit.nets) - 1} capacitors of {format_si(circuit.scaling.c, 'F')}, {circuit.n_devices} edge "
         f"devices, T = {format_si(circuit.t_end, 's')}, {bundle.settings.steps} steps for an error of "
-        f"{bundle.settings.error:g}"
+        f"{bundle.settings.error:g}",
+        soft_wrap=True,
     )
     for warning in bundle.manifest["warnings"]:
         _err.print(f"warning: {escape(warning)}", style="yellow", soft_wrap=True)

@@ -8,8 +8,11 @@ decades under the default accuracy contract (measured in the tests).
 from __future__ import annotations
 
 import multiprocessing
+import signal
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,7 +40,12 @@ def trajectory(network: Network, x0: Floats, times: ArrayLike, rtol: float = RTO
     KcnetError
         The solver does not reach a time, or the solution is not finite.
     """
-    times = np.asarray(times, dtype=np.float64)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "dop853", UserWarning)  # what it warns of is raised below
+        return _trajectory(network, x0, np.asarray(times, dtype=np.float64), rtol)
+
+
+def _trajectory(network: Network, x0: Floats, times: Floats, rtol: float) -> Floats:
     out = np.full((times.size, network.max_nodes), np.nan)
     begin, state = 0.0, np.asarray(x0, dtype=np.float64)[None]
     for number, phase in enumerate(network.phases):
@@ -94,12 +102,23 @@ def final_states(
         return result
     payload = dump_network(network)
     pieces = np.array_split(np.arange(len(x0)), min(len(x0), 8 * jobs))
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _leave_interrupts_to_the_parent) as pool:
         futures = {pool.submit(_ends, payload, x0[piece]): piece for piece in pieces}
         try:
             for future in as_completed(futures):
                 finish(futures[future], future.result())
+        except BrokenProcessPool:
+            raise KcnetError(
+                "a worker process of the reference solution was killed, perhaps for memory. What it had finished is "
+                "kept; run again with fewer --jobs."
+            ) from None
         except BaseException:
+            for process in multiprocessing.active_children():
+                process.terminate()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return result
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
