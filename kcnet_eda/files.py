@@ -45,6 +45,16 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def require_writable(folder: Path) -> None:
+    """Make ``folder`` if need be; raise :class:`KcnetError` where nothing can be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise KcnetError(f"{folder}: cannot be written to: {error.strerror}") from error
+
+
 @contextmanager
 def build_folder(path: Path, owner_mark: str) -> Iterator[Path]:
     """Give a scratch folder that becomes ``path`` when the block ends well, and vanishes when it does not.

@@ -195,8 +195,23 @@ def process_lives(pid):
         return False
 
 
+def test_a_program_that_gets_on_may_take_longer_than_the_limit_of_a_step(tmp_path):
+    """Six steps of 0.15 s under a limit of 0.4 s a step; then one that never ends."""
+    steps = "for i in 1 2 3 4 5 6; do sleep 0.15; touch $i.raw; done"
+
+    def run_steps(script):
+        log = tmp_path / "log"
+        return run(
+            ["sh", "-c", script], cwd=tmp_path, log=log, timeout_s=0.4, step=lambda: len(list(tmp_path.glob("*.raw")))
+        )
+
+    assert run_steps(steps).returncode == 0
+    with pytest.raises(RunTimeoutError):
+        run_steps(f"rm *.raw; {steps}; sleep 60")
+
+
 def test_process_timeout_keeps_the_log(tmp_path):
-    with pytest.raises(RunTimeoutError, match=r"0\.2 s"):
+    with pytest.raises(RunTimeoutError, match=r"limit of 0\.2 s"):
         run(["sh", "-c", "echo before; sleep 60"], cwd=tmp_path, log=tmp_path / "log", timeout_s=0.2)
     assert (tmp_path / "log").read_text() == "before\n"
 

@@ -108,6 +108,12 @@ def test_every_wrong_setting_is_named(tmp_path):
     ):
         with pytest.raises(InvalidInputError, match=words):
             train(write(tmp_path, **bad), tmp_path / "n.kcnet")
+    (tmp_path / "mine.kcnet").write_bytes(b"hours of work")
+    with pytest.raises(InvalidInputError, match="exists"):
+        train(write(tmp_path), tmp_path / "mine.kcnet")
+    assert (tmp_path / "mine.kcnet").read_bytes() == b"hours of work"
+    with pytest.raises(KcnetError, match="cannot be written to"):
+        train(write(tmp_path), tmp_path / "mine.kcnet" / "n.kcnet")
     with pytest.raises(InvalidInputError, match=r"called \*\.kcnet"):
         train(write(tmp_path), tmp_path / "n.pth")
     for text, words in (("a: [", "is not YAML"), ("- 1", "key: value")):

@@ -23,6 +23,7 @@ from kcnet_eda.dynamics.augmentation import Augmentation, augment
 from kcnet_eda.dynamics.solvers import rk4
 from kcnet_eda.dynamics.torch_path import EdgeColumns, heun, rate
 from kcnet_eda.errors import InvalidInputError, KcnetError
+from kcnet_eda.files import require_writable
 from kcnet_eda.network import topology
 from kcnet_eda.network.data import DataSet, load_data
 from kcnet_eda.network.graph import Edges, Network, Phase, labels
@@ -285,8 +286,12 @@ def train(config: Path, out: Path, progress: Progress) -> dict[str, Any]:
         Training diverged, or ``out`` could not be written.
     """
     s = load_settings(config, TrainSettings)
+    # What minutes of training made is neither lost to a wrong place nor written over another network.
     if out.suffix != ".kcnet":
         raise InvalidInputError(f"--out {out}", ["a network file is called *.kcnet"])
+    if out.exists():
+        raise InvalidInputError(f"--out {out}", ["exists"], "Name another file, or remove this one yourself.")
+    require_writable(out.parent)
     started = time.monotonic()
     data, held = _split(load_data(f"{s.data}:train"), s.validation_fraction, s.seed)
     network, loss = fit(s, data, progress)

@@ -14,7 +14,7 @@ from kcnet_eda.export.render import render
 from kcnet_eda.files import write_atomic
 from kcnet_eda.network.store import load_network
 from kcnet_eda.report import figures
-from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, STORE
+from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, REPORT, STORE
 from kcnet_eda.study.store import open_store
 
 
@@ -26,7 +26,9 @@ def report(run: Path, out: Path | None = None) -> Path:
     InvalidInputError
         ``run`` is not a finished run.
     """
-    out = out or run / "report.html"
+    out = out or run / REPORT
+    if out.suffix != ".html":
+        raise InvalidInputError(f"--out {out}", ["a report is called *.html; its JSON is written beside it"])
     missing = [name for name in (RECORD, OUTPUTS, STORE, NETWORK) if not (run / name).is_file()]
     if missing:
         raise InvalidInputError(

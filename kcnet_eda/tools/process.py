@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,15 +38,19 @@ def run(
     timeout_s: float,
     env: Mapping[str, str] | None = None,
     cancel: threading.Event | None = None,
+    step: Callable[[], object] = lambda: None,
 ) -> Completed:
     """Run ``command`` in a process group of its own, its output going to ``log``. Setting ``cancel`` ends it early.
+
+    Where ``step()`` tells how far the program is, it is ``timeout_s`` without a new step that ends it (noticed after
+    twice that at most); otherwise ``timeout_s`` bounds the whole.
 
     Raises
     ------
     ToolMissingError
         The program cannot be started.
     RunTimeoutError
-        It ran past ``timeout_s``; the whole group was killed and the log is kept.
+        The time limit passed; the whole group was killed and the log is kept.
     ToolFailedError
         ``cancel`` was set; the whole group was killed.
     """
@@ -67,7 +71,7 @@ def run(
         except OSError as error:
             raise ToolMissingError(f"{words[0]}: cannot be started: {error.strerror}. Try 'kcnet doctor'.") from None
         try:
-            usage = _wait(process, started + timeout_s, cancel)
+            usage = _wait(process, timeout_s, cancel, step)
         except BaseException:
             _kill_group(process.pid)
             process.wait()
@@ -76,20 +80,24 @@ def run(
     if cancel.is_set():
         raise ToolFailedError(f"{Path(words[0]).name} was stopped")
     if usage is None:
-        raise RunTimeoutError(f"{Path(words[0]).name} ran past its {timeout_s:g} s and was killed. Log: {log}")
+        raise RunTimeoutError(f"{Path(words[0]).name} ran past its limit of {timeout_s:g} s and was killed. Log: {log}")
     output = log.read_text(encoding="utf-8", errors="replace")
     return Completed(process.returncode, output, log, wall, usage.ru_maxrss)
 
 
-def _wait(process: subprocess.Popen[bytes], deadline: float, cancel: threading.Event) -> resource.struct_rusage | None:
-    """What the process used; None where the deadline passed or ``cancel`` was set, and the group was killed."""
-    killed = False
+def _wait(
+    process: subprocess.Popen[bytes], timeout_s: float, cancel: threading.Event, step: Callable[[], object]
+) -> resource.struct_rusage | None:
+    """What the process used; None where the time limit passed or ``cancel`` was set, and the group was killed."""
+    deadline, reached, killed = time.monotonic() + timeout_s, step(), False
     while True:
         # wait4, unlike Popen.wait, tells what this one child used.
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
             process.returncode = os.waitstatus_to_exitcode(status)
             return None if killed else usage
+        if not killed and not cancel.is_set() and time.monotonic() > deadline and step() != reached:
+            deadline, reached = time.monotonic() + timeout_s, step()
         if not killed and (cancel.is_set() or time.monotonic() > deadline):
             killed = True
             _kill_group(process.pid)

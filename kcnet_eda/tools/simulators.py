@@ -31,9 +31,16 @@ class Simulator:
     command: Callable[[Path, Path], list[str | Path]]
 
     def run(self, deck: Path, log: Path, timeout_s: float, cancel: threading.Event | None = None) -> Completed:
-        """Run ``deck`` in its folder. The exit code is no verdict: read the results strictly."""
+        """Run ``deck`` in its folder; ``timeout_s`` bounds the time to each next raw file. The exit code is no verdict:
+        read the results strictly."""
         return run(
-            self.command(self.find(), deck), cwd=deck.parent, log=log, timeout_s=timeout_s, env=_ENV, cancel=cancel
+            self.command(self.find(), deck),
+            cwd=deck.parent,
+            log=log,
+            timeout_s=timeout_s,
+            env=_ENV,
+            cancel=cancel,
+            step=lambda: len(list(deck.parent.glob("*.raw"))),
         )
 
 
