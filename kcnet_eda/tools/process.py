@@ -26,7 +26,6 @@ class Completed:
     returncode: int
     output: str
     log: Path
-    wall_s: float
     peak_kib: int
 
 
@@ -56,7 +55,6 @@ def run(
     """
     words = [str(word) for word in command]
     cancel = cancel or threading.Event()
-    started = time.monotonic()
     with log.open("wb") as stream:
         try:
             process = subprocess.Popen(
@@ -76,13 +74,12 @@ def run(
             _kill_group(process.pid)
             process.wait()
             raise
-    wall = time.monotonic() - started
     if cancel.is_set():
         raise ToolFailedError(f"{Path(words[0]).name} was stopped")
     if usage is None:
         raise RunTimeoutError(f"{Path(words[0]).name} ran past its limit of {timeout_s:g} s and was killed. Log: {log}")
     output = log.read_text(encoding="utf-8", errors="replace")
-    return Completed(process.returncode, output, log, wall, usage.ru_maxrss)
+    return Completed(process.returncode, output, log, usage.ru_maxrss)
 
 
 def _wait(
