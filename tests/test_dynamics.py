@@ -68,12 +68,12 @@ def test_tanh_edge_meets_its_closed_form():
 
 
 def test_reference_error_on_the_digits_lies_far_below_the_contract(digits_network):
-    """Two tolerances a hundredfold apart bracket the error: below 1e-5 of a unit, a hundredth of the contract."""
+    """Against a tolerance a hundred times tighter: below 1e-6 of a unit, a thousandth of the contract's 1e-3."""
     x0 = digits_network.initial_state(digits_network.examples[:2])
     end = [digits_network.duration]
     for x in x0:
-        loose = reference.trajectory(digits_network, x, end, rtol=1e-8)
-        assert np.abs(loose - reference.trajectory(digits_network, x, end)).max() < 1e-5
+        tight = reference.trajectory(digits_network, x, end, rtol=1e-12)
+        assert np.abs(tight - reference.trajectory(digits_network, x, end)).max() < 1e-6
 
 
 def test_trajectory_passes_through_phases():

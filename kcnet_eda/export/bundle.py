@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kcnet_eda import __version__
 from kcnet_eda.dynamics.contract import node_scales, steps_for
-from kcnet_eda.dynamics.reference import RTOL, final_states, trajectory
+from kcnet_eda.dynamics.reference import METHOD, final_states, trajectory
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.export.circuit import Circuit, build_circuit
 from kcnet_eda.export.netlist import edge_map_csv, render_netlist
@@ -152,7 +152,7 @@ def _write(
         "label": int(labels(net, v_ref)[0]),
         "origin": origin,
         "netlist": _netlist_name(net.name, "ngspice"),
-        "rtol": RTOL,
+        "reference": METHOD,
         "sources": [p.name for p in sources],
         "readout": [circuit.nets[n] for n in net.readout],
         "inputs": [circuit.nets[n] for n in net.inputs],

@@ -85,6 +85,7 @@ def waveforms(
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": "#7a7a7a", "size": 14},
         hovermode="closest",
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#8c8c8c"},
         xaxis={"title": f"time, {unit}", **_AXIS},
         yaxis={"title": "output voltage, V", **_AXIS},
         legend={"title": {"text": f"{simulator} (○ software)"}},

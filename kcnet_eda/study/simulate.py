@@ -21,7 +21,7 @@ from kcnet_eda.network.data import load_data
 from kcnet_eda.network.graph import labels
 from kcnet_eda.network.store import network_path
 from kcnet_eda.progress import NoProgress, Progress
-from kcnet_eda.study.batch import prepare_bench, run_jobs
+from kcnet_eda.study.batch import Job, prepare_bench, run_jobs
 from kcnet_eda.study.plan import Plan, make_plan
 from kcnet_eda.study.record import make_record
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
@@ -83,10 +83,14 @@ def simulate(
                 [f"has {dataset.x.shape[1]} values a sample, the network takes {bundle.network.inputs.size}"],
             )
         plan = make_plan(bundle, chosen, dataset, seed)
+        rows = (PlannedRun(job.key, job.sample, variant) for job, variant in plan.runs)
+        store.plan(rows, chosen.name, chosen.version(), seed)
+        reused = len(plan.runs) - len(_due(plan, store))
         main, check = _run_circuit(plan, store, out, jobs, timeout_s, progress)
         v_ref = _run_reference(plan, store, jobs, progress)
     record = make_record(plan, main, check, v_ref, warning)
     record["summary"]["wall_s"] = round(time.monotonic() - started, 3)
+    record["run"] |= {"jobs": jobs, "reused_runs": reused}
     shutil.copyfile(bundle.path / "network.kcnet", out / NETWORK)
     _write_outputs(out, plan, main, v_ref)
     write_atomic(out / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
@@ -105,21 +109,22 @@ def _bundle(source: Path, out: Path, error: float) -> Bundle:
     return read_bundle(source) if source.is_dir() else export(source, out / "bundle", error=error)
 
 
+def _due(plan: Plan, store: Store) -> list[Job]:
+    """The runs still to do. One that failed before is tried again: what failed it may be mended."""
+    return [job for job, _ in plan.runs if store.result(job.key).status is not Status.PASSED]
+
+
 def _run_circuit(
     plan: Plan, store: Store, out: Path, workers: int, timeout_s: float, progress: Progress
 ) -> tuple[list[Result], dict[int, Result]]:
     """Results of every sample, and of the samples repeated at half the step (by position)."""
-    planned = [(job, "main") for job in plan.main] + [(job, "half_step") for job in plan.half_step.values()]
-    rows = (PlannedRun(job.key, job.sample, variant) for job, variant in planned)
-    store.plan(rows, plan.simulator.name, plan.simulator.version(), plan.seed)
-    # A run that failed before is tried again: what failed it may be mended.
-    due = [job for job, _ in planned if store.result(job.key).status is not Status.PASSED]
+    due = _due(plan, store)
     if due:
         for stale in (REPORT, RECORD, OUTPUTS):  # an older run's report must not stand beside a newer run's failure
             (out / stale).unlink(missing_ok=True)
         bench = prepare_bench(plan.bundle, plan.simulator, out / "work", timeout_s)
-        with progress.stage(plan.simulator.name, len(planned)) as advance:
-            advance(len(planned) - len(due))
+        with progress.stage(plan.simulator.name, len(plan.runs)) as advance:
+            advance(len(plan.runs) - len(due))
 
             def finished(key: str, result: Result) -> None:
                 store.finish(key, result)
