@@ -1,5 +1,6 @@
 """The software truth against closed forms, a naive sum, torch, and the orders its methods must show."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -134,7 +135,7 @@ def test_steps_follow_the_error_asked_for():
     coarse, fine = steps_for(net, x0, v_ref, 1e-2), steps_for(net, x0, v_ref, 1e-5)
     assert coarse < fine
     v = solvers.trapezoidal(net, x0, fine)
-    assert compare(net, v, v_ref, node_scales(net, x0, v_ref)).max_rel <= 1e-5
+    assert compare(net, v, v_ref, node_scales(net, x0)).max_rel <= 1e-5
     with pytest.raises(InvalidInputError, match="between"):
         steps_for(net, x0, v_ref, 0.0)
 
@@ -161,7 +162,9 @@ def test_scales_are_the_readouts_range_and_each_other_nodes_own():
     )
     x0 = np.array([[0, 1.0, 0, 0, 0], [0, 3.0, 0.4, 0, 0]])
     v_ref = x0 + np.array([0, 1.0, -2.0, 0.5, 0.0])
-    scales = node_scales(net, x0, v_ref)
+    scales = node_scales(net, x0)
+    # one sample and an example are two samples
+    np.testing.assert_allclose(node_scales(dataclasses.replace(net, examples=[[3.0, 0.4]]), x0[:1]), scales)
     # node 1 covers 1 .. 4; the outputs end between −2 and 0.5; the widest range stands for the node at rest
     np.testing.assert_allclose(scales[1:], [3.0, 2.5, 2.5, 3.0])
     found = compare(net, v_ref + np.array([0, 0, 0, 0.25, 0]), v_ref, scales)

@@ -1,7 +1,7 @@
 """The accuracy contract: what an error of 1e-3 means, and how fine a fixed step has to be to keep it.
 
 Read-out nodes are judged against the range of the read-out nodes at T over the samples; every other node against
-the range that it covers itself, over the samples and the run.
+the range that it covers itself, over the samples and the run. The network's own examples count as samples.
 """
 
 from __future__ import annotations
@@ -21,22 +21,26 @@ Floats = NDArray[np.float64]
 #: is left to the examples: a corner's crossing time shifts the error by less than the factor 4 that halving the
 #: step makes at order 2.
 SAFETY = 4.0
+#: Ten times the error of the reference, below which nothing could be verified.
+SMALLEST_ERROR = 1e-6
 _STEPS = tuple(round(20 * 1.2**i) for i in range(45))  # 20 .. about 60,000 steps a phase
 _RANGE_STEPS = 50  # ranges need no more digits than a judgement of errors does
 _REST = 1e-9  # of the network's range: a node that moves less than this is at rest, judged against that range
 
 
-def node_scales(network: Network, x0: Floats, v_ref: Floats) -> Floats:
+def node_scales(network: Network, x0: Floats) -> Floats:
     """The voltage range each node's error is judged against, shape [nodes of the last phase], model units.
 
-    ``x0`` are the initial states [n, nodes], ``v_ref`` the reference final states [n, nodes of the last phase].
+    ``x0`` are the initial states [n, nodes]. The network's own examples count as samples too: over one sample alone
+    a node may hardly move, and that is not its range.
     """
+    x0 = np.concatenate([x0, network.initial_state(network.examples)])
     low, high = np.full(network.max_nodes, np.inf), np.full(network.max_nodes, -np.inf)
     for phase, _, v in rk4(network, x0, _RANGE_STEPS):
         low[: phase.n_nodes] = np.minimum(low[: phase.n_nodes], v.min(axis=1))
         high[: phase.n_nodes] = np.maximum(high[: phase.n_nodes], v.max(axis=1))
     scale = (high - low)[: network.phases[-1].n_nodes]
-    out = v_ref[:, network.readout]
+    out = v[network.readout]
     if np.ptp(out) > 0:  # one output of one sample has no range but its own way from the start
         scale[network.readout] = np.ptp(out)
     whole = float(scale.max()) or 1.0
@@ -87,10 +91,10 @@ def steps_for(network: Network, x0: Floats, v_ref: Floats, error: float) -> int:
     InvalidInputError
         ``error`` is out of range, or no step count up to 60,000 reaches it.
     """
-    if not 1e-9 <= error < 1:
-        raise InvalidInputError(f"--error {error:g}", ["must lie between 1e-9 and 1"])
+    if not SMALLEST_ERROR <= error < 1:
+        raise InvalidInputError(f"--error {error:g}", [f"must lie between {SMALLEST_ERROR:g} and 1"])
     require_finite(v_ref, "reference solution of the example inputs")
-    scales = node_scales(network, x0, v_ref)
+    scales = node_scales(network, x0)
     reached = np.inf
     for steps in _STEPS:
         v = trapezoidal(network, x0, steps)

@@ -138,7 +138,7 @@ def _write(
             osdi=[f"../osdi/{m}.osdi" for m in circuit.modules],
         )
     )
-    scales = node_scales(net, x0, v_ref)
+    scales = node_scales(net, x0)
     (folder / "expected" / "final.csv").write_text(_final_csv(net, circuit, v_ref[0], settings.error * scales))
     (folder / "expected" / "waveforms.csv").write_text(_waveforms_csv(net, circuit, x0[0]))
 

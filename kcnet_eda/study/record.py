@@ -37,7 +37,7 @@ def make_record(
     v = np.full_like(v_ref, np.nan)
     for i in np.flatnonzero(passed):
         v[i] = main[i].v_end
-    scales = node_scales(network, plan.x0, v_ref)
+    scales = node_scales(network, plan.x0)
     errors = compare(network, v[passed], v_ref[passed], scales)
     half = _half_step(network, main, check, scales)
 
