@@ -383,3 +383,9 @@ def test_doctor_says_what_is_missing_and_what_to_do(kcnet, monkeypatch):
     monkeypatch.setenv("KCNET_VACASK", "/nowhere/vacask")
     code, out, _ = kcnet("doctor")
     assert code == 1 and "MISSING" in out and "KCNET_NGSPICE" in out
+
+
+def test_a_programs_memory_is_its_own_not_ours(tmp_path):
+    """A shell takes a few MiB; this process, from which it is started, holds over a hundred."""
+    done = run(["sh", "-c", "sleep 0.2; true"], cwd=tmp_path, log=tmp_path / "log", timeout_s=10)
+    assert done.peak_kib < 20_000

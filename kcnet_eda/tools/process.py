@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
+import re
 import signal
 import subprocess
 import threading
@@ -69,36 +69,45 @@ def run(
         except OSError as error:
             raise ToolMissingError(f"{words[0]}: cannot be started: {error.strerror}. Try 'kcnet doctor'.") from None
         try:
-            usage = _wait(process, timeout_s, cancel, step)
+            peak = _wait(process, timeout_s, cancel, step)
         except BaseException:
             _kill_group(process.pid)
             process.wait()
             raise
     if cancel.is_set():
         raise ToolFailedError(f"{Path(words[0]).name} was stopped")
-    if usage is None:
+    if peak is None:
         raise RunTimeoutError(f"{Path(words[0]).name} ran past its limit of {timeout_s:g} s and was killed. Log: {log}")
     output = log.read_text(encoding="utf-8", errors="replace")
-    return Completed(process.returncode, output, log, usage.ru_maxrss)
+    return Completed(process.returncode, output, log, peak)
 
 
 def _wait(
     process: subprocess.Popen[bytes], timeout_s: float, cancel: threading.Event, step: Callable[[], object]
-) -> resource.struct_rusage | None:
-    """What the process used; None where the time limit passed or ``cancel`` was set, and the group was killed."""
-    deadline, reached, killed = time.monotonic() + timeout_s, step(), False
-    while True:
-        # wait4, unlike Popen.wait, tells what this one child used.
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if pid:
-            process.returncode = os.waitstatus_to_exitcode(status)
-            return None if killed else usage
+) -> int | None:
+    """The largest resident set seen, KiB; None where the time limit passed or ``cancel`` was set, and the group was
+    killed."""
+    deadline, reached, killed, peak = time.monotonic() + timeout_s, step(), False, 0
+    while process.poll() is None:
+        peak = max(peak, _high_water_kib(process.pid))
         if not killed and not cancel.is_set() and time.monotonic() > deadline and step() != reached:
             deadline, reached = time.monotonic() + timeout_s, step()
         if not killed and (cancel.is_set() or time.monotonic() > deadline):
             killed = True
             _kill_group(process.pid)
         time.sleep(_POLL_S)
+    return None if killed else peak
+
+
+def _high_water_kib(pid: int) -> int:
+    """A process's largest resident set so far, 0 where the system does not tell. The resource usage that wait gives
+    would not do: it counts the parent's memory, which a child holds until it becomes the other program."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 def _kill_group(pid: int) -> None:
