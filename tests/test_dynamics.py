@@ -90,6 +90,17 @@ def test_trajectory_passes_through_phases():
     assert end[1, 0] == pytest.approx(v[-1, 1], abs=1e-9)
 
 
+def test_solvers_add_a_residual():
+    """v decays by e in each of two phases, and the first phase's end is added at the end: e^-2 + e^-1."""
+    decay = make_network([(1, 0, 1.0, 0.0, 0.0, 1.0, IDENTITY)], 2).phases[0].edges
+    net = Network("two", (Phase(2, 1.0, decay), Phase(2, 1.0, decay, residual_from=0)), [1], [1])
+    x0, exact = np.array([[0, 1.0]]), np.exp(-2) + np.exp(-1)
+    assert reference.final_states(net, x0)[0, 1] == pytest.approx(exact, abs=1e-9)
+    assert solvers.trapezoidal(net, x0, 100)[0, 1] == pytest.approx(exact, abs=2e-5)  # h²/12·(2e^-2 + e^-1)
+    *_, (_, _, v) = solvers.rk4(net, x0, 100)
+    assert v[1, 0] == pytest.approx(exact, abs=1e-9)
+
+
 def test_processes_give_what_one_gives():
     net = random_network(3)
     x0 = net.initial_state(np.random.default_rng(0).uniform(-1, 1, (6, 6)))

@@ -9,7 +9,7 @@ from safetensors.numpy import load, save
 from kcnet_eda.errors import InvalidInputError, KcnetError
 from kcnet_eda.network import store, topology
 from kcnet_eda.network.data import digits, load_data
-from kcnet_eda.network.graph import Edges, Network, Phase, carry_over, labels, margins
+from kcnet_eda.network.graph import Edges, Network, Phase, carry_over, labels, margins, settle
 from kcnet_eda.network.laws import RELU, eq6
 from kcnet_eda.network.validate import check, problems, unreachable_readout
 
@@ -181,6 +181,36 @@ def test_states_are_carried_over_labelled_and_measured():
     assert margins(net, v) == pytest.approx([0.3])
     with pytest.raises(ValueError, match="2 input values"):
         net.initial_state([[1.0, 2.0]])
+
+
+def test_new_nodes_repeat_the_held_ones_and_a_residual_is_added():
+    v = np.array([[0.0, 0.2, 9.0]])
+    assert carry_over(v, Phase(6, 1.0, _edges(), fill="repeat")).tolist() == [[0.0, 0.2, 9.0, 0.2, 9.0, 0.2]]
+    first, second = Phase(4, 1.0, _edges(), "repeat"), Phase(4, 1.0, _edges(), residual_from=0)
+    net = Network("twice", (first, second), [1, 2], [1])
+    assert net.initial_state([[3.0, 4.0]]).tolist() == [[0.0, 3.0, 4.0, 3.0]]
+    ends = [np.array([[0.0, 1.0, 2.0, 3.0]]), np.array([[0.0, 10.0, 20.0, 30.0]])]
+    assert settle(net, ends[:1]).tolist() == ends[0].tolist()
+    assert settle(net, ends).tolist() == [[0.0, 11.0, 22.0, 33.0]]
+
+
+def test_a_phase_that_cannot_be_filled_or_added_is_refused():
+    phases = (
+        Phase(3, 1.0, _edges(), fill="ones"),
+        Phase(4, 1.0, _edges(), residual_from=0),
+        Phase(4, 1.0, _edges(), residual_from=3),
+    )
+    found = "\n".join(problems(Network("n", phases, [1], [1])))
+    for what in ("fill is 'ones'", "adds the 3 nodes of phase 0 to its own 4", "phase 3, which is not one of 0..2"):
+        assert what in found
+    repeat = Network("n", (Phase(3, 1.0, _edges(), "repeat"),), [2], [1])
+    assert any("must then be the nodes 1, 2" in p for p in problems(repeat))
+
+
+def test_a_file_of_version_1_is_still_read():
+    """The shipped digits network was written before phases had a fill and a residual."""
+    phase = store.load_network(store.network_path("digits")).phases[0]
+    assert (phase.fill, phase.residual_from) == ("zeros", None)
 
 
 def test_digits_split_is_fixed_stratified_and_disjoint():

@@ -20,7 +20,7 @@ from scipy.integrate import ode
 
 from kcnet_eda.dynamics.rhs import RightHandSide
 from kcnet_eda.errors import KcnetError
-from kcnet_eda.network.graph import Network, carry_over
+from kcnet_eda.network.graph import Network, carry_over, settle
 from kcnet_eda.network.store import dump_network, parse_network
 
 Floats = NDArray[np.float64]
@@ -53,21 +53,20 @@ def trajectory(network: Network, x0: Floats, times: ArrayLike, rtol: float = RTO
 def _trajectory(network: Network, x0: Floats, times: Floats, rtol: float) -> Floats:
     out = np.full((times.size, network.max_nodes), np.nan)
     begin, state = 0.0, np.asarray(x0, dtype=np.float64)[None]
-    for number, phase in enumerate(network.phases):
-        state = carry_over(state, phase)
+    evolved: list[Floats] = []
+    for phase in network.phases:
         end = begin + phase.duration
-        last = number == len(network.phases) - 1
         rate = RightHandSide(phase)
         solver = ode(lambda _, v, rate=rate: rate(v))
         solver.set_integrator("dop853", rtol=rtol, atol=_ATOL_OVER_RTOL * rtol, nsteps=_MAX_STEPS)
-        solver.set_initial_value(state[0], begin)
-        for i in np.flatnonzero((times >= begin) & ((times < end) | (last & (times <= end)))):
+        solver.set_initial_value(carry_over(state, phase)[0], begin)
+        for i in np.flatnonzero((times >= begin) & (times < end)):
             out[i, : phase.n_nodes] = solver.integrate(times[i]) if times[i] > solver.t else solver.y
             _require(solver, float(times[i]))
-        if not last:
-            state = np.asarray(solver.integrate(end))[None]
-            _require(solver, end)
-        begin = end
+        evolved.append(np.asarray(solver.integrate(end))[None])
+        _require(solver, end)
+        begin, state = end, settle(network, evolved)
+    out[times >= begin, : phase.n_nodes] = state[0]
     return out
 
 

@@ -9,18 +9,19 @@ from numpy.typing import NDArray
 
 from kcnet_eda.dynamics.rhs import RightHandSide
 from kcnet_eda.errors import KcnetError
-from kcnet_eda.network.graph import Network, Phase, carry_over
+from kcnet_eda.network.graph import Network, Phase, carry_over, settle
 
 Floats = NDArray[np.float64]
 
 
 def rk4(network: Network, x0: Floats, steps: int) -> Iterator[tuple[Phase, float, Floats]]:
     """Yield ``(phase, τ since the start, v [nodes, samples])`` at the start of each phase and after each of its
-    ``steps`` classical Runge-Kutta steps (order 4 where the laws are smooth).
+    ``steps`` classical Runge-Kutta steps (order 4 where the laws are smooth); at last the final state.
 
     ``x0`` is [samples, nodes], model units.
     """
     elapsed, state = 0.0, x0
+    evolved: list[Floats] = []
     for phase in network.phases:
         rate = RightHandSide(phase)
         v = np.ascontiguousarray(carry_over(state, phase).T)
@@ -32,7 +33,9 @@ def rk4(network: Network, x0: Floats, steps: int) -> Iterator[tuple[Phase, float
             k3 = rate(v + 0.5 * h * k2)
             v = v + h / 6.0 * (k1 + 2.0 * (k2 + k3) + rate(v + h * k3))
             yield phase, elapsed + step * h, v
-        elapsed, state = elapsed + phase.duration, v.T
+        evolved.append(v.T)
+        elapsed, state = elapsed + phase.duration, settle(network, evolved)
+    yield phase, elapsed, np.ascontiguousarray(state.T)
 
 
 def trapezoidal(network: Network, x0: Floats, steps: int) -> Floats:
@@ -43,6 +46,7 @@ def trapezoidal(network: Network, x0: Floats, steps: int) -> Floats:
     network's fastest rate; where it does not, NaN is returned: that step is too long to be of use.
     """
     state = x0
+    evolved: list[Floats] = []
     for phase in network.phases:
         v = np.ascontiguousarray(carry_over(state, phase).T)
         rate = RightHandSide(phase)
@@ -59,7 +63,8 @@ def trapezoidal(network: Network, x0: Floats, steps: int) -> Floats:
             else:
                 return np.full((x0.shape[0], phase.n_nodes), np.nan)
             v, here = guess, rate(guess)
-        state = v.T
+        evolved.append(v.T)
+        state = settle(network, evolved)
     return np.ascontiguousarray(state)
 
 

@@ -7,7 +7,7 @@ Source: Gao, Sun, Boning, arXiv 2310.15872.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -52,16 +52,24 @@ class Edges:
         return int(self.source.size)
 
 
+#: What a node starts at that the phase before did not have (in the first phase: that holds no input).
+FILLS = ("zeros", "repeat")
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Phase:
     """One time slice: its nodes (ground included), its duration in model time, its edges.
 
-    A node that the phase before did not have starts at 0; one that this phase does not have is dropped.
+    A node that this phase does not have is dropped. One that the phase before did not have starts at 0, or, with
+    ``fill`` = ``repeat``, at the voltage of the nodes 1, 2, ... before it, over and over. At the end of the phase the
+    voltages that phase ``residual_from`` evolved to are added to its own (None: nothing is).
     """
 
     n_nodes: int
     duration: float
     edges: Edges
+    fill: str = "zeros"
+    residual_from: int | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -117,17 +125,31 @@ class Network:
         x = np.atleast_2d(np.asarray(x, dtype=np.float64))
         if x.shape[1] != self.inputs.size:
             raise ValueError(f"{x.shape[1]} input values a sample for a network of {self.inputs.size} input nodes")
-        state = np.zeros((x.shape[0], self.phases[0].n_nodes))
+        first = self.phases[0]
+        if first.fill == "repeat":  # its inputs are the nodes 1, 2, ...
+            return carry_over(np.concatenate([np.zeros((len(x), 1)), x], axis=1), first)
+        state = np.zeros((x.shape[0], first.n_nodes))
         state[:, self.inputs] = x
         return state
 
 
 def carry_over(state: Floats, phase: Phase) -> Floats:
-    """Hand a state [n, nodes] over to ``phase``: surplus nodes are dropped, new ones start at 0."""
+    """Hand a state [n, nodes] over to ``phase``: surplus nodes are dropped, new ones start as its ``fill`` says."""
     held = min(state.shape[1], phase.n_nodes)
     out = np.zeros((state.shape[0], phase.n_nodes))
     out[:, :held] = state[:, :held]
+    if phase.fill == "repeat":
+        out[:, held:] = state[:, 1 + np.arange(held - 1, phase.n_nodes - 1) % (held - 1)]
     return out
+
+
+def settle(network: Network, evolved: Sequence[Floats]) -> Floats:
+    """The state [n, nodes] that the last of the phases in ``evolved`` ends with.
+
+    ``evolved`` has, for each phase so far, the state that its edges led to; a residual is added here.
+    """
+    earlier = network.phases[len(evolved) - 1].residual_from
+    return evolved[-1] if earlier is None else evolved[-1] + evolved[earlier]
 
 
 def labels(network: Network, v_end: Floats) -> NDArray[np.int64]:
@@ -143,4 +165,4 @@ def margins(network: Network, v_end: Floats) -> Floats:
     return np.asarray(top[:, -1] - top[:, -2])
 
 
-__all__ = ["PHI_NAMES", "Edges", "Network", "Phase", "carry_over", "labels", "margins"]
+__all__ = ["FILLS", "PHI_NAMES", "Edges", "Network", "Phase", "carry_over", "labels", "margins", "settle"]

@@ -17,7 +17,7 @@ from kcnet_eda.network.graph import Edges, Network, Phase
 from kcnet_eda.network.laws import PHI_NAMES
 from kcnet_eda.network.validate import check
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _HEADER = "kcnet"
 _COLUMNS = tuple(f.name for f in fields(Edges))
 
@@ -28,7 +28,10 @@ def dump_network(network: Network) -> bytes:
         "format_version": FORMAT_VERSION,
         "name": network.name,
         "laws": list(PHI_NAMES),
-        "phases": [{"n_nodes": p.n_nodes, "duration": p.duration} for p in network.phases],
+        "phases": [
+            {"n_nodes": p.n_nodes, "duration": p.duration, "fill": p.fill, "residual_from": p.residual_from}
+            for p in network.phases
+        ],
         "node_names": list(network.node_names),
         "record": dict(network.record),
     }
@@ -111,6 +114,8 @@ def _assemble(where: str, header: dict[str, Any], arrays: dict[str, np.ndarray])
                 int(p["n_nodes"]),
                 float(p["duration"]),
                 Edges(**{column: arrays[f"phase{i}.{column}"] for column in _COLUMNS}),
+                p.get("fill", "zeros"),  # version 1 had no such choices
+                p.get("residual_from"),
             )
             for i, p in enumerate(header["phases"])
         )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.network.graph import Network, Phase
+from kcnet_eda.network.graph import FILLS, Network, Phase, carry_over, settle
 from kcnet_eda.network.laws import PHI_NAMES
 
 _SHOWN = 3  # places named for each kind of problem; the rest are counted
@@ -21,9 +21,16 @@ def _places(bad: NDArray[np.bool_]) -> str:
     return ("edge " if where.size == 1 else "edges ") + ", ".join(map(str, where[:_SHOWN])) + more
 
 
-def _phase_problems(number: int, phase: Phase) -> Iterator[str]:
+def _phase_problems(number: int, phase: Phase, phases: tuple[Phase, ...]) -> Iterator[str]:
     at = f"phase {number}"
     edges = phase.edges
+    if phase.fill not in FILLS:
+        yield f"{at}: its fill is {phase.fill!r}; it must be one of {', '.join(FILLS)}"
+    earlier = phase.residual_from
+    if earlier is not None and not (isinstance(earlier, int) and 0 <= earlier <= number):
+        yield f"{at}: adds the end of phase {earlier}, which is not one of 0..{number}"
+    elif earlier is not None and phases[earlier].n_nodes != phase.n_nodes:
+        yield f"{at}: adds the {phases[earlier].n_nodes} nodes of phase {earlier} to its own {phase.n_nodes}"
     if not (math.isfinite(phase.duration) and phase.duration > 0):
         yield f"{at}: its duration is {phase.duration}; it must be finite and above 0"
     if phase.n_nodes < 2:
@@ -66,6 +73,8 @@ def _end_problems(network: Network) -> Iterator[str]:
             )
         if np.unique(nodes).size != nodes.size:
             yield f"{what} nodes are named twice"
+    if network.phases[0].fill == "repeat" and not np.array_equal(network.inputs, 1 + np.arange(network.inputs.size)):
+        yield "its first phase repeats the inputs, which must then be the nodes 1, 2, ..."
     if not np.isfinite(network.examples).all():
         yield "its example inputs are not all finite"
     names = network.node_names
@@ -77,7 +86,7 @@ def problems(network: Network) -> list[str]:
     """Every reason why ``network`` cannot be used, in words; empty when there is none."""
     if not network.phases:
         return ["it has no phases"]
-    found = [p for i, phase in enumerate(network.phases) for p in _phase_problems(i, phase)]
+    found = [p for i, phase in enumerate(network.phases) for p in _phase_problems(i, phase, network.phases)]
     return found + list(_end_problems(network))
 
 
@@ -86,10 +95,10 @@ def unreachable_readout(network: Network) -> list[int]:
 
     An edge carries influence from its source to both its ends where a ≠ 0, from its target where b ≠ 0.
     """
-    reached = np.zeros(network.max_nodes, dtype=bool)
-    reached[network.inputs] = True
+    state = network.initial_state(np.ones((1, network.inputs.size)))  # above 0 where an input has influence
+    evolved: list[NDArray[np.float64]] = []
     for phase in network.phases:
-        reached[phase.n_nodes :] = False
+        reached = carry_over(state, phase)[0] > 0
         e = phase.edges
         while True:
             before = reached.sum()
@@ -98,7 +107,9 @@ def unreachable_readout(network: Network) -> list[int]:
             reached[0] = False  # ground stays at 0 V
             if reached.sum() == before:
                 break
-    return [int(n) for n in network.readout if not reached[n]]
+        evolved.append(reached[None].astype(np.float64))
+        state = settle(network, evolved)
+    return [int(n) for n in network.readout if state[0, n] == 0]
 
 
 def check(network: Network, where: str) -> list[str]:
