@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kcnet_eda.errors import KcnetError
+from kcnet_eda.errors import InvalidInputError, KcnetError
 from kcnet_eda.export.bundle import export
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.report.write import report
@@ -36,6 +36,8 @@ def train(config: Path, out: Path, progress: Progress | None = None) -> dict[str
     KcnetError
         torch is not installed, or the settings cannot be used.
     """
+    if not config.is_file():
+        raise InvalidInputError(str(config), ["no such file"])
     try:
         from kcnet_eda.dynamics.training import train as train_with_torch
     except ModuleNotFoundError as error:

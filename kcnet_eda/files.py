@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,24 +57,22 @@ def require_writable(folder: Path) -> None:
 
 
 @contextmanager
-def build_folder(path: Path, owner_mark: str) -> Iterator[Path]:
+def build_folder(path: Path, claims: Callable[[Path], list[str]]) -> Iterator[Path]:
     """Give a scratch folder that becomes ``path`` when the block ends well, and vanishes when it does not.
 
-    An existing ``path`` is replaced only if it is empty or holds ``owner_mark``, the file by which a folder of
-    this kind is known; anything else is somebody's and is left alone.
+    An existing ``path`` is replaced only if it is an empty folder, or one in which ``claims`` finds nothing that
+    somebody may want to keep: it returns the reasons why not, in words.
 
     Raises
     ------
     InvalidInputError
-        ``path`` exists and is not ours.
+        ``path`` exists and holds somebody's work.
     """
     path = path.resolve()
-    if path.exists() and not (path / owner_mark).is_file() and not (path.is_dir() and not any(path.iterdir())):
-        raise InvalidInputError(
-            str(path),
-            [f"exists and has no {owner_mark}, so it was not written by this command"],
-            "Name a new folder, or remove this one yourself.",
-        )
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        reasons = claims(path) if path.is_dir() else ["is a file"]
+        if reasons:
+            raise InvalidInputError(str(path), reasons, "Name a new folder, or remove this one yourself.")
     scratch = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,6 +91,24 @@ def build_folder(path: Path, owner_mark: str) -> Iterator[Path]:
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def hold_folder(path: Path) -> Iterator[None]:
+    """Hold ``path`` (made if need be) against every other process until the block ends, however it ends.
+
+    Raises
+    ------
+    KcnetError
+        Another process holds it, or it cannot be written to.
+    """
+    require_writable(path)
+    with (path / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise KcnetError(f"{path}: another kcnet is at work in it. Wait for it, or name another --out.") from None
+        yield
 
 
 def sha256_bytes(data: bytes) -> str:

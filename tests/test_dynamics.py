@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -181,3 +183,29 @@ def test_scales_are_the_readouts_range_and_each_other_nodes_own():
     found = compare(net, v_ref + np.array([0, 0, 0, 0.25, 0]), v_ref, scales)
     assert found.max_rel_readout == pytest.approx(0.1) and found.max_rel_other == 0.0
     assert found.max_rel == found.max_rel_readout and found.worst_node == 3
+
+
+def test_a_stiff_network_is_solved_not_called_divergent():
+    """An RC pair with a rate of 2e4 relaxes at once; the slow one beside it follows e^-2τ."""
+    net = make_network(
+        [(1, 2, 1e4, -1e4, 0.0, 1.0, IDENTITY), (3, 4, 1.0, -1.0, 0.0, 1.0, IDENTITY)], 5, examples=[[1.0, 0, 1.0, 0]]
+    )
+    v = reference.trajectory(net, np.array([0, 1.0, 0, 1.0, 0]), [0.0, 0.5, 1.0])
+    slow = 0.5 + 0.5 * np.exp(-2 * np.array([0, 0.5, 1.0]))
+    np.testing.assert_allclose(v[:, 3], slow, atol=1e-7)
+    np.testing.assert_allclose(v[1:, 1:3], 0.5, atol=1e-7)
+
+
+def test_workers_do_not_run_the_callers_script_again(tmp_path):
+    """A plain script without a __main__ guard, as users write them."""
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "print('started')\n"
+        "import numpy as np\n"
+        "from kcnet_eda.dynamics.reference import final_states\n"
+        "from kcnet_eda.network.store import load_network, network_path\n"
+        "net = load_network(network_path('digits'))\n"
+        "print(final_states(net, net.initial_state(net.examples[:4]), jobs=2).shape)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == ["started", "(4,", "99)"]

@@ -19,7 +19,6 @@ from kcnet_eda.units import format_si, parse_si, spice_number
         ("2e-12", 2e-12),
         ("1pF", 1e-12),
         ("-5m", -5e-3),
-        ("1M", 1e-3),
         ("1f", 1e-15),
         (".5k", 500.0),
         ("10 ns", 10e-9),

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.dynamics.solvers import require_finite, rk4, trapezoidal
+from kcnet_eda.dynamics.engine import evolve
+from kcnet_eda.dynamics.solvers import require_finite, trapezoidal
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.network.graph import Network
 
@@ -35,12 +36,11 @@ def node_scales(network: Network, x0: Floats) -> Floats:
     a node may hardly move, and that is not its range.
     """
     x0 = np.concatenate([x0, network.initial_state(network.examples)])
-    low, high = np.full(network.max_nodes, np.inf), np.full(network.max_nodes, -np.inf)
-    for phase, _, v in rk4(network, x0, _RANGE_STEPS):
-        low[: phase.n_nodes] = np.minimum(low[: phase.n_nodes], v.min(axis=1))
-        high[: phase.n_nodes] = np.maximum(high[: phase.n_nodes], v.max(axis=1))
-    scale = (high - low)[: network.phases[-1].n_nodes]
-    out = v[network.readout]
+    ways = evolve(network, x0, steps=_RANGE_STEPS, dtype=np.float64)
+    last = network.phases[-1].n_nodes
+    low = np.minimum(ways.low.min(axis=0)[:last], ways.v_end.min(axis=0))
+    scale = np.maximum(ways.high.max(axis=0)[:last], ways.v_end.max(axis=0)) - low
+    out = ways.v_end[:, network.readout]
     if np.ptp(out) > 0:  # one output of one sample has no range but its own way from the start
         scale[network.readout] = np.ptp(out)
     whole = float(scale.max()) or 1.0

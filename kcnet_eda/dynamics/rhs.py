@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from kcnet_eda.dynamics.fused import FusedPhase
 from kcnet_eda.network.graph import Phase
 from kcnet_eda.network.laws import IDENTITY, LEAKY_RELU, LEAKY_SLOPE, PHI_NAMES, RELU, TANH
 
@@ -146,12 +147,13 @@ class RightHandSide:
         self._edges = (source.astype(np.uintp), target.astype(np.uintp), e.a[order], e.b[order], e.c[order], e.k[order])
         self._start = np.searchsorted(self._phi, np.arange(len(PHI_NAMES) + 1)).astype(np.uintp)
         self._incidence = (*_edges_at(target, phase.n_nodes), *_edges_at(source, phase.n_nodes))
+        self._fused = FusedPhase(phase)
 
     def __call__(self, v: Floats) -> Floats:
         """dv/dτ at node voltages ``v``: [nodes], or [nodes, samples] with samples innermost; ground's is 0."""
         if v.ndim == 1:
             return np.asarray(_rate_of_one(self._start, *self._edges, *self._incidence, v))
-        return np.asarray(_rate_of_many(self._phi, *self._edges, np.ascontiguousarray(v)))
+        return self._fused(v)
 
     def currents(self, v: Floats) -> Floats:
         """i_e at ``v`` [nodes, samples], positive from source to target: [E, samples], in the network's edge order."""

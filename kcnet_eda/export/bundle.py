@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 
 from kcnet_eda import __version__
 from kcnet_eda.dynamics.contract import node_scales, steps_for
-from kcnet_eda.dynamics.reference import METHOD, final_states, trajectory
+from kcnet_eda.dynamics.reference import final_states, method, trajectory
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.export.circuit import Circuit, build_circuit
 from kcnet_eda.export.netlist import edge_map_csv, render_netlist
 from kcnet_eda.export.render import render
 from kcnet_eda.export.testbench import Sample, SolverSettings, render_testbench
-from kcnet_eda.files import build_folder, resource_dir, sha256_file
+from kcnet_eda.files import build_folder, resource_dir, sha256_bytes, sha256_file
 from kcnet_eda.network.graph import Network, labels
 from kcnet_eda.network.store import load_network, network_path, save_network
 from kcnet_eda.network.validate import unreachable_readout
 from kcnet_eda.physical.audit import audit
-from kcnet_eda.physical.scaling import Scaling, resolve
+from kcnet_eda.physical.scaling import resolve
 from kcnet_eda.units import parse_si
 
 Floats = NDArray[np.float64]
@@ -35,6 +35,7 @@ MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 DEFAULT_ERROR = 1e-3
 LEVELS = ("behavioral",)
+_MADE_BY_RUN = ("osdi", "results")  # folders that run.sh makes in a bundle
 _WAVEFORM_POINTS = 101
 _MOST_EXAMPLES = 16
 _NO_EXAMPLES_SEED = 0
@@ -96,19 +97,39 @@ def export(
         raise InvalidInputError(f"--level {level}", ["is not built"], f"Levels: {', '.join(LEVELS)}.")
     source = network_path(network)
     net = load_network(source)
+    settings, x0, v_ref, origin = choose_settings(net, error)
     optional = {
         name: None if value is None else parse_si(value)
         for name, value in (("v_unit", v_unit), ("i_unit", i_unit), ("t_unit", t_unit), ("g_unit", g_unit))
     }
     scaling = resolve(c=parse_si(c), v_cm=parse_si(v_cm), **optional)
     circuit = build_circuit(net, scaling)
+    with build_folder(out, _claims) as folder:
+        _write(folder, net, circuit, settings, x0, v_ref, origin)
+    return read_bundle(out)
+
+
+def choose_settings(net: Network, error: float) -> tuple[SolverSettings, Floats, Floats, str]:
+    """Solver settings for a relative ``error``, and what they were chosen on: initial states [n, nodes] of example
+    inputs, their reference final states [n, nodes of the last phase], and where the examples come from."""
     x, origin = _examples(net)
     x0 = net.initial_state(x)
     v_ref = final_states(net, x0)
-    settings = SolverSettings(error, steps_for(net, x0, v_ref, error))
-    with build_folder(out, MANIFEST) as folder:
-        _write(folder, net, circuit, settings, x0, v_ref, origin)
-    return read_bundle(out)
+    return SolverSettings(error, steps_for(net, x0, v_ref, error)), x0, v_ref, origin
+
+
+def _claims(path: Path) -> list[str]:
+    """Why the folder ``path`` must not be replaced by a new bundle: it is no bundle, or its receiver worked in it."""
+    try:
+        listed = read_manifest(path)["sha256"]
+    except InvalidInputError as error:
+        return [f"exists and is not a bundle that may be replaced: {error}"]
+    found = {str(p.relative_to(path)): p for p in path.rglob("*") if p.is_file()}
+    kept = [
+        name for name in found if name not in listed and name != MANIFEST and name.split("/")[0] not in _MADE_BY_RUN
+    ]
+    kept += [name for name, p in found.items() if name in listed and sha256_file(p) != listed[name]]
+    return [f"its file {name} was added or edited since the export" for name in sorted(kept)]
 
 
 def _write(
@@ -152,7 +173,7 @@ def _write(
         "label": int(labels(net, v_ref)[0]),
         "origin": origin,
         "netlist": _netlist_name(net.name, "ngspice"),
-        "reference": METHOD,
+        "reference": method(net),
         "sources": [p.name for p in sources],
         "readout": [circuit.nets[n] for n in net.readout],
         "inputs": [circuit.nets[n] for n in net.inputs],
@@ -161,7 +182,9 @@ def _write(
     run = folder / "run.sh"
     run.write_text(render("bundle/run.sh.j2", **context))
     run.chmod(0o755)
-    (folder / MANIFEST).write_text(json.dumps(_manifest(folder, net, circuit, settings, origin), indent=1) + "\n")
+    manifest = json.loads(json.dumps(_manifest(folder, net, circuit, settings, origin)))
+    manifest["fingerprint"] = _fingerprint(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
 
 def _final_csv(net: Network, circuit: Circuit, v_end: Floats, tolerance: Floats) -> str:
@@ -230,34 +253,62 @@ def _manifest(folder: Path, net: Network, circuit: Circuit, settings: SolverSett
     }
 
 
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the bundle in ``path``, its own hash checked (under ``edited``: whether it was changed).
+
+    Raises
+    ------
+    InvalidInputError
+        ``path`` is not a bundle, or is of a newer version.
+    """
+    try:
+        manifest = dict(json.loads((path / MANIFEST).read_text()))
+        version = int(manifest["manifest_version"])
+        if version <= MANIFEST_VERSION:
+            manifest["edited"] = manifest.pop("fingerprint") != _fingerprint(manifest)
+            return manifest
+    except FileNotFoundError:
+        raise InvalidInputError(
+            str(path), [f"is not a bundle: it has no {MANIFEST}"], "Make one with 'kcnet export'."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInputError(
+            str(path / MANIFEST), [f"is not the manifest of a bundle: {error!r}"], "Export again."
+        ) from None
+    raise InvalidInputError(
+        str(path),
+        [f"has manifest version {version}; this kcnet_eda reads up to {MANIFEST_VERSION}"],
+        "Update kcnet_eda, or export again.",
+    )
+
+
+def _fingerprint(manifest: dict[str, Any]) -> str:
+    return sha256_bytes(json.dumps(manifest, sort_keys=True).encode())
+
+
 def read_bundle(path: Path) -> Bundle:
     """Read a bundle back.
 
     Raises
     ------
     InvalidInputError
-        ``path`` is not a bundle, is of a newer version, or has lost files.
+        ``path`` is not a bundle, is of a newer version, has lost files, or its manifest makes no sense.
     """
+    manifest = read_manifest(path)
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        version, hashes = manifest["manifest_version"], manifest["sha256"]
-        if version > MANIFEST_VERSION:
-            raise InvalidInputError(
-                str(path),
-                [f"has manifest version {version}; this kcnet_eda reads up to {MANIFEST_VERSION}"],
-                "Update kcnet_eda, or export again.",
-            )
-        scaling = Scaling(**{name: manifest["scaling"][name] for name in ("c", "v_unit", "i_unit", "v_cm")})
-        settings = SolverSettings(manifest["solver"]["error"], manifest["solver"]["steps"])
-    except FileNotFoundError:
-        raise InvalidInputError(
-            str(path), [f"is not a bundle: it has no {MANIFEST}"], "Make one with 'kcnet export'."
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidInputError(str(path / MANIFEST), [f"cannot be read: {error!r}"], "Export again.") from None
+        hashes = {str(name): str(digest) for name, digest in manifest["sha256"].items()}
+        units = {name: float(manifest["scaling"][name]) for name in ("c", "v_unit", "i_unit", "v_cm")}
+        settings = SolverSettings(float(manifest["solver"]["error"]), int(manifest["solver"]["steps"]))
+        if settings.steps < 1 or not settings.error > 0:
+            raise ValueError(f"error {settings.error:g} in {settings.steps} steps")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidInputError(str(path / MANIFEST), [f"cannot be used: {error!r}"], "Export again.") from None
+    scaling = resolve(**units)
     lost = [name for name in hashes if not (path / name).is_file()]
     if lost:
         raise InvalidInputError(str(path), [f"its file {name} is missing" for name in lost], "Export again.")
-    edited = tuple(name for name, digest in hashes.items() if sha256_file(path / name) != digest)
+    edited = [name for name, digest in hashes.items() if sha256_file(path / name) != digest]
+    if manifest["edited"]:
+        edited.append(MANIFEST)
     network = load_network(path / "network.kcnet")
-    return Bundle(path, network, build_circuit(network, scaling), settings, manifest, edited)
+    return Bundle(path, network, build_circuit(network, scaling), settings, manifest, tuple(edited))

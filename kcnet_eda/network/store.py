@@ -96,12 +96,14 @@ def parse_network(data: bytes, where: str) -> Network:
     if not isinstance(header, dict):
         raise InvalidInputError(where, ["is a safetensors file, but not a kcnet network: no 'kcnet' header"])
     version = header.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise InvalidInputError(
             where,
             [f"has format version {version}; this kcnet_eda reads up to {FORMAT_VERSION}"],
             "Update kcnet_eda, or save the network again with this version.",
         )
+    if header.get("laws") != list(PHI_NAMES):
+        raise InvalidInputError(where, [f"numbers the laws as {header.get('laws')}, not as {list(PHI_NAMES)}"])
     network = _assemble(where, header, arrays)
     check(network, where)
     return network
@@ -126,7 +128,7 @@ def _assemble(where: str, header: dict[str, Any], arrays: dict[str, np.ndarray])
             arrays["readout"],
             tuple(header["node_names"]),
             arrays["examples"],
-            header["record"],
+            dict(header["record"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInputError(where, [f"the kcnet header or arrays are incomplete: {error!r}"]) from None

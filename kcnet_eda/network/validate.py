@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +13,7 @@ from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.network.graph import FILLS, Network, Phase, carry_over, settle
 from kcnet_eda.network.laws import PHI_NAMES
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # it becomes file names and comment lines of decks
 _SHOWN = 3  # places named for each kind of problem; the rest are counted
 
 
@@ -78,15 +80,20 @@ def _end_problems(network: Network) -> Iterator[str]:
     if not np.isfinite(network.examples).all():
         yield "its example inputs are not all finite"
     names = network.node_names
-    if len(names) != network.max_nodes or len(set(names)) != len(names):
+    if not all(isinstance(name, str) for name in names):
+        yield "node_names must be text"
+    elif len(names) != network.max_nodes or len(set(names)) != len(names):
         yield f"node_names must be {network.max_nodes} different names, ground first; found {len(names)}"
 
 
 def problems(network: Network) -> list[str]:
     """Every reason why ``network`` cannot be used, in words; empty when there is none."""
+    found = []
+    if not (isinstance(network.name, str) and _NAME.fullmatch(network.name)):
+        found.append(f"its name {network.name!r:.80} must be letters, digits, _ . and -, at most 64, no _ . - first")
     if not network.phases:
-        return ["it has no phases"]
-    found = [p for i, phase in enumerate(network.phases) for p in _phase_problems(i, phase, network.phases)]
+        return [*found, "it has no phases"]
+    found += [p for i, phase in enumerate(network.phases) for p in _phase_problems(i, phase, network.phases)]
     return found + list(_end_problems(network))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.dynamics.reference import METHOD
+from kcnet_eda.dynamics.reference import method
 from kcnet_eda.export.bundle import Bundle
 from kcnet_eda.export.testbench import SolverSettings
 from kcnet_eda.files import sha256_bytes, sha256_file
@@ -52,7 +52,7 @@ def make_plan(bundle: Bundle, simulator: Simulator, data: DataSet, seed: int) ->
     sources = [bundle.netlist(simulator.name), *(bundle.path / "veriloga" / f"{m}.va" for m in bundle.circuit.modules)]
     tools = [simulator.name, simulator.version(), openvaf.version(find_openvaf())]
     circuit = " ".join([*map(sha256_file, sources), *tools])
-    truth = f"{sha256_file(bundle.path / 'network.kcnet')} {METHOD}"
+    truth = f"{sha256_file(bundle.path / 'network.kcnet')} {method(bundle.network)}"
 
     def job(i: int, settings: SolverSettings, keep: bool) -> Job:
         return Job(_key(f"{circuit} {settings}", x0[i]), int(data.index[i]), x0[i], settings, keep)

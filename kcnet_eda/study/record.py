@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kcnet_eda import __version__
 from kcnet_eda.dynamics.contract import compare, node_scales
-from kcnet_eda.dynamics.reference import METHOD
+from kcnet_eda.dynamics.reference import method
 from kcnet_eda.export.bundle import MANIFEST
 from kcnet_eda.files import sha256_file
 from kcnet_eda.network.graph import Network, labels, margins
@@ -140,7 +140,7 @@ def make_record(
             "platform": platform.platform(),
             "data": plan.data.name,
             "seed": plan.seed,
-            "reference": METHOD,
+            "reference": method(network),
             "solver": bundle.manifest["solver"],
             "edited_files": list(bundle.edited),
             "warning": warning,

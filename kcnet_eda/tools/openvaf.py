@@ -10,7 +10,7 @@ from pathlib import Path
 from kcnet_eda.errors import KcnetError, ToolFailedError
 from kcnet_eda.files import cache_dir, sha256_bytes, sha256_file, write_atomic
 from kcnet_eda.tools.locate import find_openvaf
-from kcnet_eda.tools.process import run
+from kcnet_eda.tools.process import ask, run
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _TIMEOUT_S = 300.0
@@ -25,8 +25,7 @@ def version(compiler: Path) -> str:
     ToolFailedError
         It is no compiler that we know how to ask.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        done = run([compiler, "--version"], cwd=Path(scratch), log=Path(scratch) / "log", timeout_s=20)
+    done = ask([compiler, "--version"])
     lines = done.output.strip().splitlines()
     if done.returncode != 0 or not lines:
         raise ToolFailedError(f"{compiler}: '--version' exits {done.returncode} and says nothing of use.")

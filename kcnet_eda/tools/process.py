@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -80,6 +81,22 @@ def run(
         raise RunTimeoutError(f"{Path(words[0]).name} ran past its limit of {timeout_s:g} s and was killed. Log: {log}")
     output = log.read_text(encoding="utf-8", errors="replace")
     return Completed(process.returncode, output, log, peak)
+
+
+def ask(command: Sequence[str | Path], timeout_s: float = 20.0) -> Completed:
+    """Run a short question to a program (such as its version) in a scratch folder that vanishes.
+
+    Raises
+    ------
+    ToolMissingError, ToolFailedError
+        It cannot be started, or does not answer in time.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            return run(command, cwd=Path(scratch), log=Path(scratch) / "log", timeout_s=timeout_s)
+        except RunTimeoutError:
+            words = " ".join(str(word) for word in command)
+            raise ToolFailedError(f"'{words}' does not answer within {timeout_s:g} s. Try 'kcnet doctor'.") from None
 
 
 def _wait(

@@ -12,11 +12,19 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
 
-from kcnet_eda.errors import InvalidInputError, KcnetError, NotConvergedError, ToolFailedError, ToolMissingError
+from kcnet_eda.errors import (
+    InvalidInputError,
+    KcnetError,
+    NotConvergedError,
+    RunTimeoutError,
+    ToolFailedError,
+    ToolMissingError,
+)
 from kcnet_eda.tools.locate import find_ngspice, find_vacask
-from kcnet_eda.tools.process import Completed, run
+from kcnet_eda.tools.process import Completed, ask, run
 
 #: One thread each: runs are spread over processes, and both simulators slow down when threads share cores.
+_PROBE_S = 20.0
 _ENV = {"OMP_NUM_THREADS": "1"}
 
 
@@ -46,8 +54,7 @@ class Simulator:
 
 @lru_cache
 def _ngspice_version(program: Path) -> str:
-    with tempfile.TemporaryDirectory() as scratch:
-        done = run([program, "--version"], cwd=Path(scratch), log=Path(scratch) / "log", timeout_s=20)
+    done = ask([program, "--version"])
     match = re.search(r"ngspice-\S+", done.output)
     if match is None:
         raise ToolFailedError(f"{program}: '--version' does not name an ngspice. Name another in $KCNET_NGSPICE.")
@@ -128,5 +135,8 @@ def ngspice_has_osdi() -> bool:
     with tempfile.TemporaryDirectory() as scratch:
         deck = Path(scratch) / "probe.sp"
         deck.write_text("* probe\n.control\nosdi nothing.osdi\nquit\n.endc\n.end\n")
-        done = NGSPICE.run(deck, deck.with_suffix(".log"), timeout_s=20)
+        try:
+            done = NGSPICE.run(deck, deck.with_suffix(".log"), timeout_s=_PROBE_S)
+        except RunTimeoutError:
+            raise ToolFailedError(f"{find_ngspice()} does not end within {_PROBE_S:g} s on an empty deck") from None
     return _NO_OSDI.search(done.output) is None
