@@ -113,9 +113,7 @@ def _vet_pickle(raw: bytes, where: str, stop_at_arrays: bool) -> None:
                 raise InvalidInputError(where, ["its pickled part is too large for a checkpoint"], _REMEDY)
         n_pickles += 1
     if foreign:
-        raise InvalidInputError(
-            where, [f"holds more than tensors: it asks for {', '.join(sorted(foreign))}"], _REMEDY
-        )
+        raise InvalidInputError(where, [f"holds more than tensors: it asks for {', '.join(sorted(foreign))}"], _REMEDY)
 
 
 def _is_of_tensors(name: str) -> bool:
@@ -143,7 +141,9 @@ def _load_torch(raw: bytes, path: Path) -> dict[str, NDArray[np.generic]]:
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        raise KcnetError("reading a .pth file needs torch: pip install 'kcnet_eda[train]', or torch's CPU build.") from None
+        raise KcnetError(
+            "reading a .pth file needs torch: pip install 'kcnet_eda[train]', or torch's CPU build."
+        ) from None
 
     try:
         content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)

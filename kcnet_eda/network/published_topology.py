@@ -92,7 +92,7 @@ class _Windows(_Args):
         rows, columns = self._inside(self.width), self._inside(self.height)
         pairs = self.num_channel**2 * sum(n * n for n in rows) * sum(n * n for n in columns)
         pairs -= self.num_channel * sum(rows) * sum(columns)
-        return pairs * repeat * 2 ** (self.parallel - 1)
+        return pairs * repeat << (self.parallel - 1)
 
     def _nodes(self) -> Ints:
         """Node numbers [windows, places] by channel, row, column; 0 where a window hangs over."""
@@ -108,11 +108,11 @@ class _Windows(_Args):
         nodes = self._nodes()
         first, second = _ordered_pairs(nodes.shape[1])
         source, target = nodes[:, first], nodes[:, second]
-        shared = np.broadcast_to(np.arange(first.size), source.shape)
+        shared = np.broadcast_to(np.arange(first.size, dtype=np.int32), source.shape)
         there = (source > 0) & (target > 0)
         source, target, shared = (np.repeat(column[there], repeat) for column in (source, target, shared))
         if not self.sharing:
-            shared = np.arange(source.size)
+            shared = np.arange(source.size, dtype=np.int32)
         next_node, next_shared = source.max(initial=0), first.size if self.sharing else source.size
         for i in range(1, self.parallel):  # the copies of copies are copied too: 2^(parallel − 1) in all
             source = np.concatenate([source, source + i * next_node])
