@@ -18,7 +18,7 @@ class Settings(BaseModel):
 
 
 S = TypeVar("S", bound=Settings)
-_LARGEST_YAML = 128 * 1024
+_LARGEST_YAML, _DEEPEST_YAML = 64 * 1024, 32
 
 
 def load_settings(path: Path, kind: type[S]) -> S:
@@ -38,7 +38,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises
     ------
     InvalidInputError
-        The file is missing, over 128 KiB, not YAML, not a mapping, or uses anchors.
+        The file is missing, over 64 KiB, not YAML, not a mapping, nested beyond reason, or uses anchors.
     """
     where = str(path)
     try:
@@ -47,8 +47,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         if len(raw) > _LARGEST_YAML:
             raise InvalidInputError(where, [f"is larger than {_LARGEST_YAML // 1024} KiB, too large for settings"])
         text = raw.decode("utf-8")
-        if any(getattr(event, "anchor", None) is not None for event in yaml.parse(text, yaml.SafeLoader)):
-            raise InvalidInputError(where, ["uses YAML anchors or aliases (& and *)"], "Write the values out.")
+        _refuse_costly(text, where)
         content = yaml.safe_load(text)
     except FileNotFoundError:
         raise InvalidInputError(where, ["no such file"]) from None
@@ -59,6 +58,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InvalidInputError(where, ["must hold 'key: value' lines at its top level"])
     return content
+
+
+def _refuse_costly(text: str, where: str) -> None:
+    """Look at YAML event by event, which stops early, for what would cost time or memory to build."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if getattr(event, "anchor", None) is not None:
+            raise InvalidInputError(where, ["uses YAML anchors or aliases (& and *)"], "Write the values out.")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST_YAML:
+            raise InvalidInputError(where, [f"nests its values more than {_DEEPEST_YAML} deep"])
 
 
 def check_settings(content: dict[str, Any], kind: type[S], where: str) -> S:

@@ -102,8 +102,9 @@ def _vet_pickle(raw: bytes, where: str, stop_at_arrays: bool) -> None:
     """
     stream = io.BytesIO(raw)
     foreign: set[str] = set()
-    n_pickles = 0
-    while stream.tell() < len(raw) and n_pickles < (5 if stop_at_arrays else 1):
+    for number in range(5 if stop_at_arrays else 1):
+        if number and stream.tell() == len(raw):
+            break
         for opcode, argument, _ in pickletools.genops(stream):
             if opcode.name in ("GLOBAL", "INST") and not _is_of_tensors(str(argument)):
                 foreign.add(str(argument).replace(" ", "."))
@@ -111,7 +112,6 @@ def _vet_pickle(raw: bytes, where: str, stop_at_arrays: bool) -> None:
                 foreign.add("an object named at run time")
             if stream.tell() > _LARGEST_PICKLE:
                 raise InvalidInputError(where, ["its pickled part is too large for a checkpoint"], _REMEDY)
-        n_pickles += 1
     if foreign:
         raise InvalidInputError(where, [f"holds more than tensors: it asks for {', '.join(sorted(foreign))}"], _REMEDY)
 

@@ -72,7 +72,10 @@ def import_network(
     elif imported["test_bench"] in GENERATIVE:
         verified, examples = _verify_generative(network, imported["test_bench"], data_dir, progress)
     else:
-        verified, examples = _not_verified(f"there are no data for {imported['test_bench']}"), None
+        verified, examples = (
+            _not_verified(f"no data are known for its test bench ({imported['test_bench'] or 'not named'})"),
+            None,
+        )
     if verified["passed"] is False:
         raise InvalidInputError(
             str(path),
@@ -99,11 +102,15 @@ def _not_verified(reason: str) -> dict[str, Any]:
     return {"passed": None, "what": f"NOT VERIFIED: {reason}. Whether edge order and law are right is unknown."}
 
 
+def _no_data(error: InvalidInputError) -> dict[str, Any]:
+    return _not_verified(" ".join(str(error).rstrip(".").split()))
+
+
 def _verify_mnist(network: Network, data_dir: Path | None, progress: Progress) -> tuple[dict[str, Any], Floats | None]:
     try:
         images = mnist("train", data_dir, samples=_IMAGES, seed=_SEED)
     except InvalidInputError as error:
-        return _not_verified(str(error).replace("\n", "; ")), None
+        return _no_data(error), None
     if images.x.shape[1] != network.inputs.size:
         return {"passed": False, "what": f"it has {network.inputs.size} inputs, an image {images.x.shape[1]}"}, None
     v_end = _final(network, images.x, progress)
@@ -136,7 +143,7 @@ def _verify_generative(
         try:
             images, digits = read_mnist("train", data_dir)
         except InvalidInputError as error:
-            return _not_verified(str(error).replace("\n", "; ")), examples
+            return _no_data(error), examples
         true = images[digits == 2].reshape(-1, images[0].size)[:_POINTS] / 255.0  # it was trained on the twos alone
     v_end = _final(network, start, progress)
     pushed = v_end[:, network.readout]
@@ -163,8 +170,8 @@ def _verify_generative(
 
 def _final(network: Network, x: Floats, progress: Progress) -> Floats:
     """v(T) [samples, nodes]."""
-    v = np.empty((0, 0))
     with progress.stage("verifying", len(network.phases) * (_STEPS + 1) + 1) as advance:
         for _, _, v in rk4(network, network.initial_state(x), _STEPS):
+            v_end = v
             advance(1)
-    return v.T
+    return v_end.T

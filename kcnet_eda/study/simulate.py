@@ -56,8 +56,9 @@ def simulate(
 
     ``data`` is a name that :func:`kcnet_eda.network.data.load_data` knows; ``data_dir`` has MNIST's files.
     ``target`` is a bundle, or a network file or shipped name, which is exported first (at 1 pF and 1 ps, for
-    ``error``) to ``out/bundle``. ``jobs`` simulators run at once (None: one a core). ``seed`` draws
-    Gaussian samples, and the samples of the half-step check. ``timeout_s`` bounds one sample. An interrupted run goes on where it stopped.
+    ``error``) to ``out/bundle``. ``jobs`` simulators run at once (None: one a core). ``seed`` draws Gaussian samples,
+    and the samples of the half-step check. ``timeout_s`` bounds one sample. An interrupted run goes on where it
+    stopped.
 
     Raises
     ------
