@@ -1,4 +1,4 @@
-"""The functions behind the command line's verbs: same names, same arguments.
+"""The functions behind the command line's verbs: same names (``import_``: the plain word is Python's), same arguments.
 
 >>> from kcnet_eda.api import export, simulate
 >>> export("digits", Path("bundle"), c="1p", t_unit="1p")
@@ -13,11 +13,12 @@ from kcnet_eda.errors import InvalidInputError, KcnetError
 from kcnet_eda.export.bundle import export
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.report.write import report
+from kcnet_eda.study.import_network import import_network as import_
 from kcnet_eda.study.simulate import simulate as _simulate
 from kcnet_eda.tools.doctor import doctor
 from kcnet_eda.tools.openvaf import compile  # named as the verb is
 
-__all__ = ["compile", "demo", "doctor", "export", "report", "simulate", "train"]
+__all__ = ["compile", "demo", "doctor", "export", "import_", "report", "simulate", "train"]
 
 
 def simulate(target: str | Path, out: Path, **options: Any) -> dict[str, Any]:

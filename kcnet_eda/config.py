@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,6 +18,7 @@ class Settings(BaseModel):
 
 
 S = TypeVar("S", bound=Settings)
+_LARGEST_YAML, _DEEPEST_YAML = 64 * 1024, 32
 
 
 def load_settings(path: Path, kind: type[S]) -> S:
@@ -28,21 +29,56 @@ def load_settings(path: Path, kind: type[S]) -> S:
     InvalidInputError
         The file is missing, is not YAML, or breaks the schema; all breaks are listed with their key.
     """
+    return check_settings(read_yaml(path), kind, str(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Anchors and aliases are refused: a few lines of them can stand for billions.
+
+    Raises
+    ------
+    InvalidInputError
+        The file is missing, over 64 KiB, not YAML, not a mapping, nested beyond reason, or uses anchors.
+    """
+    where = str(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as stream:
+            raw = stream.read(_LARGEST_YAML + 1)
+        if len(raw) > _LARGEST_YAML:
+            raise InvalidInputError(where, [f"is larger than {_LARGEST_YAML // 1024} KiB, too large for settings"])
+        text = raw.decode("utf-8")
+        _refuse_costly(text, where)
+        content = yaml.safe_load(text)
     except FileNotFoundError:
-        raise InvalidInputError(str(path), ["no such file"]) from None
+        raise InvalidInputError(where, ["no such file"]) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(str(path), [f"cannot be read: {error}"]) from None
-    except yaml.YAMLError as error:
-        raise InvalidInputError(str(path), [f"is not YAML: {error}"]) from None
+        raise InvalidInputError(where, [f"cannot be read: {error}"]) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InvalidInputError(where, [f"is not YAML: {error}"]) from None
     if not isinstance(content, dict):
-        raise InvalidInputError(str(path), ["must hold 'key: value' lines at its top level"])
+        raise InvalidInputError(where, ["must hold 'key: value' lines at its top level"])
+    return content
+
+
+def _refuse_costly(text: str, where: str) -> None:
+    """Look at YAML event by event, which stops early, for what would cost time or memory to build."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if getattr(event, "anchor", None) is not None:
+            raise InvalidInputError(where, ["uses YAML anchors or aliases (& and *)"], "Write the values out.")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST_YAML:
+            raise InvalidInputError(where, [f"nests its values more than {_DEEPEST_YAML} deep"])
+
+
+def check_settings(content: dict[str, Any], kind: type[S], where: str) -> S:
+    """``content`` as a ``kind``; raises :class:`InvalidInputError` with all breaks of the schema, each with its key."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:
         problems = [
-            f"{'.'.join(str(part) for part in e['loc']) or '(top)'}: {e['msg']} (found {e['input']!r:.60})"
+            f"{'.'.join(str(part) for part in e['loc']) or '(top)'}: {e['msg'].removeprefix('Value error, ')} "
+            f"(found {e['input']!r:.60})"
             for e in error.errors()
         ]
-        raise InvalidInputError(str(path), problems) from None
+        raise InvalidInputError(where, problems) from None

@@ -1,4 +1,5 @@
 import dataclasses
+import gzip
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ from safetensors.numpy import load, save
 
 from kcnet_eda.errors import InvalidInputError, KcnetError
 from kcnet_eda.network import store, topology
-from kcnet_eda.network.data import digits, load_data
+from kcnet_eda.network.data import digits, load_data, mnist
 from kcnet_eda.network.graph import Edges, Network, Phase, carry_over, labels, margins, settle
 from kcnet_eda.network.laws import RELU, eq6
 from kcnet_eda.network.validate import check, problems, unreachable_readout
@@ -246,6 +247,71 @@ def test_data_names_and_sample_counts(tmp_path):
         with pytest.raises(InvalidInputError, match="has 3 samples"):
             data.head(wrong)
     (tmp_path / "bad.npz").write_bytes(b"PK nonsense")
-    for name in (str(tmp_path / "bad.npz"), str(tmp_path / "none.npz"), "mnist", "digits:half"):
+    for name in (str(tmp_path / "bad.npz"), str(tmp_path / "none.npz"), "mnist:half", "gaussian:2", "digits:half"):
         with pytest.raises(InvalidInputError):
             load_data(name)
+
+
+def _write_idx(folder, part, images, labels, compress=False, head=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, values in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
+        header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
+        raw = (head or header) + values.astype(np.uint8).tobytes()
+        path = folder / (name + ".gz" if compress else name)
+        path.write_bytes(gzip.compress(raw) if compress else raw)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("inner", ["", "mnist"])
+def test_mnist_is_read_from_its_idx_files(tmp_path, monkeypatch, compress, inner):
+    images = np.arange(3 * 2 * 4).reshape(3, 2, 4)
+    _write_idx(tmp_path / inner, "t10k", images, np.array([3, 0, 9]), compress)
+    data = load_data("mnist:test", tmp_path)
+    assert data.grid == (2, 4) and data.y.tolist() == [3, 0, 9] and data.name == "mnist:test"
+    np.testing.assert_array_equal(data.x, images.reshape(3, 8) / 255.0)
+    monkeypatch.setenv("KCNET_DATA", str(tmp_path))
+    assert load_data("mnist").x.dtype == np.float64
+    some = mnist("test", samples=2, seed=4)
+    np.testing.assert_array_equal(some.x, data.x[some.index])
+    with pytest.raises(InvalidInputError, match="has not MNIST's four files train-images"):
+        load_data("mnist:train", tmp_path)
+
+
+def test_mnist_that_is_not_there_or_not_whole_is_refused(tmp_path, monkeypatch):
+    monkeypatch.delenv("KCNET_DATA", raising=False)
+    for folder in (None, tmp_path):
+        with pytest.raises(
+            InvalidInputError, match=r"train-images-idx3-ubyte, .*t10k-labels[\s\S]*--data-dir.*KCNET_DATA"
+        ):
+            load_data("mnist", folder)
+    images, labels = np.ones((3, 2, 2)), np.array([1, 2, 3])
+
+    def refused(message, damage=lambda raw: raw, name="t10k-images-idx3-ubyte", **changes):
+        for path in tmp_path.iterdir():
+            path.unlink()
+        _write_idx(tmp_path, "t10k", **({"images": images, "labels": labels} | changes))
+        path = next(tmp_path.glob(name + "*"))
+        path.write_bytes(damage(path.read_bytes()))
+        with pytest.raises(InvalidInputError, match=message):
+            load_data("mnist", tmp_path)
+
+    refused("truncated: it should hold 12", lambda raw: raw[:-1])
+    refused("truncated within its header", lambda raw: raw[:9])
+    refused("longer than its header", lambda raw: raw + b"x")
+    refused("no idx file of bytes in 3 dimensions", lambda raw: b"\x89PNG" + raw[4:])
+    refused("which cannot be", lambda raw: raw[:4] + b"\xff" * 12)
+    refused("cannot be read", lambda raw: raw[:20], compress=True)
+    refused("cannot be read", lambda raw: b"not gzip", compress=True)
+    refused("has 2 labels for the 3 images", labels=labels[:2])
+    refused("digits end at 9", labels=labels + 9)
+
+
+def test_gaussian_samples_follow_their_seed():
+    data = load_data("gaussian:500", features=3, seed=3)
+    assert data.x.shape == (500, 3) and data.y is None and abs(data.x.std() - 1) < 0.1
+    np.testing.assert_array_equal(data.x, load_data("gaussian:500", features=3, seed=3).x)
+    assert not np.array_equal(data.x, load_data("gaussian:500", features=3, seed=4).x)
+    assert len(load_data("gaussian", features=1)) == 1000
+    for bad in ("gaussian:0", "gaussian:x", "gaussian:-1", "gaussian:1e3", "gaussian:99999999999"):
+        with pytest.raises(InvalidInputError, match="takes 1 to"):
+            load_data(bad, features=2)

@@ -34,6 +34,7 @@ SimulatorName = Annotated[
     ),
 ]
 Samples = Annotated[int | None, typer.Option("--samples", help="The first N samples; all if not given.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder that has mnist/ or MNIST's idx files.  [$KCNET_DATA]")]
 ErrorBound = Annotated[float, typer.Option("--error", help="Relative error that solver settings are chosen for.")]
 
 
@@ -80,6 +81,38 @@ def train(
     for name, value in record["result"].items():
         table.add_row(name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
     _out.print(table)
+    _out.print(f"network: {out}", soft_wrap=True)
+
+
+@app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(help="Folder of config.yaml and model.pth, or one of these files.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Network file to write (*.kcnet).")],
+    data_dir: DataDir = None,
+    inputs: Annotated[
+        int | None, typer.Option(help="Nodes 1..N that hold the input, where the config's test bench does not tell.")
+    ] = None,
+) -> None:
+    """Read a KirchhoffNet in the published format and verify in software that it does what it was trained for."""
+    from kcnet_eda import api
+
+    with RichProgress(_err) as progress:
+        found = api.import_(path, out, data_dir=data_dir, inputs=inputs, progress=progress)
+    readout = found["readout"]
+    table = Table(show_header=False)
+    table.add_row("network", escape(f"{found['name']}, {found['form']} form"))
+    table.add_row("nodes", f"{found['nodes']}, ground included")
+    table.add_row("phases", str(found["phases"]))
+    table.add_row("edges", f"{found['edges']:,}")
+    table.add_row("law", escape(", ".join(str(v) for v in found["law"].values() if v != {})))
+    table.add_row("inputs", f"{found['inputs']}")
+    table.add_row("read-out", f"{len(readout)} nodes, {readout[0]} to {readout[-1]}")
+    table.add_row("verified", escape(found["verified"]["what"]) if found["verified"]["passed"] else "[yellow]no[/]")
+    _out.print(table)
+    for note in found["notes"]:
+        _out.print(f"note: {escape(note)}", soft_wrap=True)
+    for warning in found["warnings"]:
+        _err.print(f"warning: {escape(warning)}", style="bold yellow", soft_wrap=True)
     _out.print(f"network: {out}", soft_wrap=True)
 
 
@@ -137,12 +170,15 @@ def compile(paths: Annotated[list[Path], typer.Argument(help="Verilog-A files, f
 def simulate(
     target: Annotated[str, typer.Argument(help="A bundle, a *.kcnet file, or the name of a shipped network.")],
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted run in it goes on.")],
-    data: Annotated[str, typer.Option(help="digits, digits:train, digits:test, digits:all or FILE.npz.")] = "digits",
+    data: Annotated[
+        str, typer.Option(help="digits[:train|test|all], mnist[:train|test], gaussian[:N] or FILE.npz.")
+    ] = "digits",
+    data_dir: DataDir = None,
     samples: Samples = None,
     jobs: Jobs = None,
     simulator: SimulatorName = None,
     error: ErrorBound = 1e-3,
-    seed: Annotated[int, typer.Option(help="Draws the samples of the half-step check.")] = 0,
+    seed: Annotated[int, typer.Option(help="Draws Gaussian samples, and those of the half-step check.")] = 0,
     timeout: Annotated[float, typer.Option(help="Seconds that one sample may take.")] = 120.0,
 ) -> None:
     """Run samples through the circuit and through the software, and write the report."""
@@ -153,6 +189,7 @@ def simulate(
             target,
             out,
             data=data,
+            data_dir=data_dir,
             samples=samples,
             seed=seed,
             jobs=jobs,

@@ -10,12 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcnet_eda.errors import InvalidInputError
+from kcnet_eda.network.idx import read_mnist
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 #: The digits' fixed split: stratified, a quarter for testing, by this seed.
 DIGITS_SPLIT_SEED = 0
+
+#: The names that :func:`load_data` knows, for people.
+DATA_NAMES = (
+    "digits, digits:train, digits:test, digits:all, mnist:train, mnist:test, gaussian:N, "
+    "or a FILE.npz with arrays x and y"
+)
+_GAUSSIAN_SAMPLES, _MOST_GAUSSIAN = 1000, 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,25 +78,56 @@ def digits(part: str = "test") -> DataSet:
     return DataSet(f"digits:{part}", x[index], y[index], index, (8, 8))
 
 
-def load_data(name: str) -> DataSet:
-    """A data set by its command-line name: ``digits``, ``digits:train|test|all`` or a ``FILE.npz`` with ``x``
-    [n, features] and optionally ``y`` [n].
+def mnist(part: str = "test", data_dir: Path | None = None, *, samples: int | None = None, seed: int = 0) -> DataSet:
+    """MNIST's ``train`` (60,000) or ``test`` (10,000) images, pixels scaled to 0..1, from its idx files in
+    ``data_dir`` or ``$KCNET_DATA`` (:func:`kcnet_eda.network.idx.read_mnist`); ``samples`` of them are drawn by
+    ``seed``, all taken where None.
 
     Raises
     ------
     InvalidInputError
-        The name is unknown, or the file is missing or unusable.
+        The files are not there or not whole.
+    """
+    images, labels = read_mnist(part, data_dir)
+    index = np.arange(len(images))
+    if samples is not None:
+        index = np.sort(np.random.default_rng(seed).choice(len(images), min(samples, len(images)), replace=False))
+    x = images[index].reshape(len(index), -1) / 255.0
+    return DataSet(f"mnist:{part}", x, labels[index].astype(np.int64), index, (images.shape[1], images.shape[2]))
+
+
+def gaussian(n: int, features: int, seed: int = 0) -> DataSet:
+    """``n`` standard normal samples of ``features`` values, the same for the same ``seed``: what the published
+    generative networks start from."""
+    x = np.random.default_rng(seed).standard_normal((n, features))
+    return DataSet(f"gaussian:{n}", x, None, np.arange(n))
+
+
+def load_data(name: str, data_dir: Path | None = None, *, features: int | None = None, seed: int = 0) -> DataSet:
+    """A data set by its command-line name: ``digits`` or ``digits:train|test|all``, ``mnist`` or ``mnist:train|test``,
+    ``gaussian`` or ``gaussian:N`` (1,000 samples if not told), or a ``FILE.npz`` with ``x`` [n, features] and
+    optionally ``y`` [n].
+
+    ``data_dir`` has MNIST's files; ``features`` is what the network takes, and ``seed`` draws, Gaussian samples.
+
+    Raises
+    ------
+    InvalidInputError
+        The name is unknown, or a file is missing or unusable.
     """
     family, _, part = name.partition(":")
     if family == "digits" and part in ("", "train", "test", "all"):
         return digits(part or "test")
+    if family == "mnist" and part in ("", "train", "test"):
+        return mnist(part or "test", data_dir)
+    if family == "gaussian" and features is not None:
+        count = _GAUSSIAN_SAMPLES if not part else int(part) if part.isdecimal() and len(part) < 8 else 0
+        if not 1 <= count <= _MOST_GAUSSIAN:
+            raise InvalidInputError(f"--data {name}", [f"gaussian:N takes 1 to {_MOST_GAUSSIAN:,} samples"])
+        return gaussian(count, features, seed)
     if name.endswith(".npz"):
         return _from_npz(Path(name))
-    raise InvalidInputError(
-        f"--data {name}",
-        ["is not a known data set"],
-        "Use digits, digits:train, digits:test, digits:all, or a FILE.npz with arrays x and y.",
-    )
+    raise InvalidInputError(f"--data {name}", ["is not a known data set"], f"Use {DATA_NAMES}.")
 
 
 def _from_npz(path: Path) -> DataSet:
@@ -97,7 +136,7 @@ def _from_npz(path: Path) -> DataSet:
             arrays = {key: archive[key] for key in archive.files}
     except FileNotFoundError:
         raise InvalidInputError(str(path), ["no such file"]) from None
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise InvalidInputError(str(path), [f"is not a readable .npz: {error}"]) from None
     problems = []
     x, y = arrays.get("x"), arrays.get("y")

@@ -19,7 +19,7 @@ from kcnet_eda.export.bundle import DEFAULT_ERROR, Bundle, export, read_bundle
 from kcnet_eda.files import write_atomic
 from kcnet_eda.network.data import load_data
 from kcnet_eda.network.graph import labels
-from kcnet_eda.network.store import network_path
+from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.batch import Job, prepare_bench, run_jobs
 from kcnet_eda.study.plan import Plan, make_plan
@@ -42,6 +42,7 @@ def simulate(
     out: Path,
     *,
     data: str = "digits",
+    data_dir: Path | None = None,
     samples: int | None = None,
     seed: int = 0,
     jobs: int | None = None,
@@ -53,9 +54,11 @@ def simulate(
     """Run ``samples`` of ``data`` (the first; all where None) through a bundle's circuit and through the software
     truth; leave the run in the folder ``out`` and return its record (``report.json``).
 
+    ``data`` is a name that :func:`kcnet_eda.network.data.load_data` knows; ``data_dir`` has MNIST's files.
     ``target`` is a bundle, or a network file or shipped name, which is exported first (at 1 pF and 1 ps, for
-    ``error``) to ``out/bundle``. ``jobs`` simulators run at once (None: one a core). ``seed`` draws the samples of
-    the half-step check. ``timeout_s`` bounds one sample. An interrupted run goes on where it stopped.
+    ``error``) to ``out/bundle``. ``jobs`` simulators run at once (None: one a core). ``seed`` draws Gaussian samples,
+    and the samples of the half-step check. ``timeout_s`` bounds one sample. An interrupted run goes on where it
+    stopped.
 
     Raises
     ------
@@ -71,8 +74,9 @@ def simulate(
     if not timeout_s > 0:
         raise InvalidInputError(f"--timeout {timeout_s:g}", ["must be above 0"])
     chosen, warning = choose(simulator)
-    dataset = load_data(data).head(samples)
     source = Path(target) if Path(target).is_dir() else network_path(target)
+    network = read_bundle(source).network if source.is_dir() else load_network(source)
+    dataset = load_data(data, data_dir, features=network.inputs.size, seed=seed).head(samples)
     _refuse_foreign(out)
     started = time.monotonic()
     with open_store(out / STORE) as store:
