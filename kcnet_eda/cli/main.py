@@ -33,7 +33,7 @@ SimulatorName = Annotated[
         "--simulator", help="ngspice or vacask; if not given ngspice, or VACASK where ngspice cannot load OSDI devices."
     ),
 ]
-Samples = Annotated[int | None, typer.Option("--samples", help="The first N samples; all if not given.")]
+Samples = Annotated[int | None, typer.Option("--samples", help="How many samples; all if not given.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder that has mnist/ or MNIST's idx files.  [$KCNET_DATA]")]
 ErrorBound = Annotated[float, typer.Option("--error", help="Relative error that solver settings are chosen for.")]
 
@@ -177,8 +177,12 @@ def simulate(
     samples: Samples = None,
     jobs: Jobs = None,
     simulator: SimulatorName = None,
-    error: ErrorBound = 1e-3,
-    seed: Annotated[int, typer.Option(help="Draws Gaussian samples, and those of the half-step check.")] = 0,
+    error: Annotated[
+        float | None, typer.Option(help="Relative error asked for; the bundle's, or 1e-3, if not given.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Draw the samples by this seed; if not given, take the first.")
+    ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds that one sample may take.")] = 120.0,
 ) -> None:
     """Run samples through the circuit and through the software, and write the report."""

@@ -236,12 +236,7 @@ def _manifest(folder: Path, net: Network, circuit: Circuit, settings: SolverSett
         "level": "behavioral",
         "scaling": circuit.scaling.as_dict(),
         "t_end": circuit.t_end,
-        "solver": {
-            "method": "trapezoidal, equal steps",
-            "steps": settings.steps,
-            "error": settings.error,
-            **settings.tolerances(circuit.scaling),
-        },
+        "solver": settings.as_dict(circuit.scaling),
         "examples": origin,
         "node_map": [
             {"node": i, "net": name, "role": role}

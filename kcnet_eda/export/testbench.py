@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,15 @@ class SolverSettings:
     def halved(self) -> SolverSettings:
         """The same at half the step."""
         return SolverSettings(self.error, 2 * self.steps)
+
+    def as_dict(self, scaling: Scaling) -> dict[str, Any]:
+        """Everything, for manifests and reports."""
+        return {
+            "method": "trapezoidal, equal steps",
+            "steps": self.steps,
+            "error": self.error,
+            **self.tolerances(scaling),
+        }
 
     def tolerances(self, scaling: Scaling) -> dict[str, float]:
         """Newton tolerances in SI units: relative, current [A], voltage [V], charge [C].

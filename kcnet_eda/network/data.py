@@ -44,6 +44,12 @@ class DataSet:
         """Some of the samples, under another name."""
         return DataSet(name, self.x[rows], None if self.y is None else self.y[rows], self.index[rows], self.grid)
 
+    def draw(self, n: int | None, seed: int) -> DataSet:
+        """``n`` samples drawn by ``seed`` (all where None), in the order of the set; errors as of :meth:`head`."""
+        wanted = len(self.head(n))
+        rows = np.sort(np.random.default_rng(seed).choice(len(self), wanted, replace=False))
+        return self.rows(rows, self.name if n is None else f"{self.name}, drawn by seed {seed}")
+
     def head(self, n: int | None) -> DataSet:
         """The first ``n`` samples; all where ``n`` is None.
 

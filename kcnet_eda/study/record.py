@@ -141,7 +141,7 @@ def make_record(
             "data": plan.data.name,
             "seed": plan.seed,
             "reference": method(network),
-            "solver": bundle.manifest["solver"],
+            "solver": settings.as_dict(scaling),
             "edited_files": list(bundle.edited),
             "warning": warning,
             "export_warnings": bundle.manifest["warnings"],

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from numpy.typing import NDArray
 
 from kcnet_eda.dynamics.reference import final_states
 from kcnet_eda.errors import InvalidInputError, ToolFailedError
-from kcnet_eda.export.bundle import DEFAULT_ERROR, Bundle, export, read_bundle
-from kcnet_eda.files import write_atomic
-from kcnet_eda.network.data import load_data
-from kcnet_eda.network.graph import labels
+from kcnet_eda.export.bundle import DEFAULT_ERROR, Bundle, choose_settings, export, read_bundle
+from kcnet_eda.files import hold_folder, write_atomic
+from kcnet_eda.network.data import DataSet, load_data
+from kcnet_eda.network.graph import Network, labels
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.batch import Job, prepare_bench, run_jobs
@@ -44,26 +45,28 @@ def simulate(
     data: str = "digits",
     data_dir: Path | None = None,
     samples: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     jobs: int | None = None,
     simulator: str | None = None,
     timeout_s: float = _TIMEOUT_S,
-    error: float = DEFAULT_ERROR,
+    error: float | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Run ``samples`` of ``data`` (the first; all where None) through a bundle's circuit and through the software
-    truth; leave the run in the folder ``out`` and return its record (``report.json``).
+    """Run ``samples`` of ``data`` (None: all) through a bundle's circuit and through the software truth; leave the run
+    in the folder ``out`` and return its record (``report.json``).
 
-    ``data`` is a name that :func:`kcnet_eda.network.data.load_data` knows; ``data_dir`` has MNIST's files.
-    ``target`` is a bundle, or a network file or shipped name, which is exported first (at 1 pF and 1 ps, for
-    ``error``) to ``out/bundle``. ``jobs`` simulators run at once (None: one a core). ``seed`` draws Gaussian samples,
-    and the samples of the half-step check. ``timeout_s`` bounds one sample. An interrupted run goes on where it
-    stopped.
+    ``data`` is a name that :func:`kcnet_eda.network.data.load_data` knows; ``data_dir`` has MNIST's files. The samples
+    are the first, or, where a ``seed`` is given, drawn by it; it also draws Gaussian samples and those of the half-step
+    check. ``target`` is a bundle, or a network file or shipped name, which is exported first (at 1 pF and 1 ps) to
+    ``out/bundle``. ``error`` is the relative error asked for (None: the bundle's, or 1e-3). ``jobs`` simulators run at
+    once (None: one a core). ``timeout_s`` bounds one sample. An interrupted run goes on where it stopped.
 
     Raises
     ------
     InvalidInputError
         Data do not fit the network, or ``out`` is not a run folder.
+    KcnetError
+        Another process works in ``out``.
     ToolMissingError, ToolFailedError
         No simulator or compiler; or not a single run passed.
     """
@@ -73,22 +76,21 @@ def simulate(
         raise InvalidInputError(f"--jobs {jobs}", ["must be at least 1"])
     if not timeout_s > 0:
         raise InvalidInputError(f"--timeout {timeout_s:g}", ["must be above 0"])
+    if seed is not None and seed < 0:
+        raise InvalidInputError(f"--seed {seed}", ["must be at least 0"])
     chosen, warning = choose(simulator)
     source = Path(target) if Path(target).is_dir() else network_path(target)
     network = read_bundle(source).network if source.is_dir() else load_network(source)
-    dataset = load_data(data, data_dir, features=network.inputs.size, seed=seed).head(samples)
+    dataset = load_data(data, data_dir, features=network.inputs.size, seed=seed or 0)
+    _require_fit(dataset, network)
+    dataset = dataset.head(samples) if seed is None else dataset.draw(samples, seed)
     _refuse_foreign(out)
     started = time.monotonic()
-    with open_store(out / STORE) as store:
+    with hold_folder(out), open_store(out / STORE) as store:
         bundle = _bundle(source, out, error)
-        if dataset.x.shape[1] != bundle.network.inputs.size:
-            raise InvalidInputError(
-                f"--data {data}",
-                [f"has {dataset.x.shape[1]} values a sample, the network takes {bundle.network.inputs.size}"],
-            )
-        plan = make_plan(bundle, chosen, dataset, seed)
+        plan = make_plan(bundle, chosen, dataset, seed or 0)
         rows = (PlannedRun(job.key, job.sample, variant) for job, variant in plan.runs)
-        store.plan(rows, chosen.name, chosen.version(), seed)
+        store.plan(rows, chosen.name, chosen.version(), plan.seed)
         reused = len(plan.runs) - len(_due(plan, store))
         main, check = _run_circuit(plan, store, out, jobs, timeout_s, progress)
         v_ref = _run_reference(plan, store, jobs, progress)
@@ -101,6 +103,18 @@ def simulate(
     return record
 
 
+def _require_fit(dataset: DataSet, network: Network) -> None:
+    problems = []
+    if dataset.x.shape[1] != network.inputs.size:
+        problems.append(f"has {dataset.x.shape[1]} values a sample, the network takes {network.inputs.size}")
+    outputs = network.readout.size
+    if dataset.y is not None and not ((dataset.y >= 0) & (dataset.y < outputs)).all():
+        worst = dataset.y[(dataset.y < 0) | (dataset.y >= outputs)][0]
+        problems.append(f"has the label {worst}; the network's {outputs} outputs say 0 to {outputs - 1}")
+    if problems:
+        raise InvalidInputError(f"--data {dataset.name}", problems)
+
+
 def _refuse_foreign(out: Path) -> None:
     """Take ``out`` as the run folder if it is new, empty, or already one; somebody's folder is left alone."""
     if out.exists() and not (out / STORE).is_file() and not (out.is_dir() and not any(out.iterdir())):
@@ -109,8 +123,13 @@ def _refuse_foreign(out: Path) -> None:
         )
 
 
-def _bundle(source: Path, out: Path, error: float) -> Bundle:
-    return read_bundle(source) if source.is_dir() else export(source, out / "bundle", error=error)
+def _bundle(source: Path, out: Path, error: float | None) -> Bundle:
+    if not source.is_dir():
+        return export(source, out / "bundle", error=DEFAULT_ERROR if error is None else error)
+    bundle = read_bundle(source)
+    if error is None or error == bundle.settings.error:
+        return bundle
+    return replace(bundle, settings=choose_settings(bundle.network, error)[0])
 
 
 def _due(plan: Plan, store: Store) -> list[Job]:
