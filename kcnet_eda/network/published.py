@@ -43,7 +43,10 @@ def read_published(path: Path, *, inputs: int | None = None) -> Network:
     arrays = read_arrays(model_path)
     settings: dict[str, Any]
     if isinstance(config, barebone.BareboneConfig):
-        network, notes = barebone.assemble(config, arrays, inputs, config_path.resolve().parent.name), list[str]()
+        network, notes = (
+            barebone.assemble(config, arrays, inputs, config_path.resolve().parent.name, str(path)),
+            list[str](),
+        )
         settings = {
             "form": "barebone",
             "test_bench": None,
@@ -52,7 +55,7 @@ def read_published(path: Path, *, inputs: int | None = None) -> Network:
         solver = {"t_end": config.t_end}
     else:
         name = config.test_bench or config_path.resolve().parent.name
-        network, notes = published_form.assemble(config, arrays, inputs, name)
+        network, notes = published_form.assemble(config, arrays, inputs, name, str(path))
         law = config.network.model.model_dump(exclude_none=True)
         settings = {"form": "published", "test_bench": config.test_bench, "law": law}
         solver = config.simulation.model_dump()
