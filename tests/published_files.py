@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
+
+torch = pytest.importorskip("torch", reason="NOT RUN: torch is not installed")
 
 
 def data_dir() -> Path:

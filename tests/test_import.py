@@ -2,9 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
-from published_files import config, data_dir, full, official, params, write
-from torch.nn.functional import leaky_relu, relu
+from published_files import config, data_dir, full, official, params, torch, write
 from typer.testing import CliRunner
 
 from kcnet_eda.api import import_
@@ -16,6 +14,8 @@ from kcnet_eda.network.published_topology import FullArgs, MixArgs, NeighborArgs
 from kcnet_eda.network.store import load_network
 from kcnet_eda.network.toy import TOYS
 from kcnet_eda.study.accuracy import wilson
+
+leaky_relu, relu = torch.nn.functional.leaky_relu, torch.nn.functional.relu
 
 
 def slow_neighbors(num_channel, width, height, neighbor_size, padding, repeat, sharing, parallel):

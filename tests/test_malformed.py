@@ -8,8 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
-import torch
-from published_files import config, full, params, write
+from published_files import config, full, params, torch, write
 
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.network.published import read_published

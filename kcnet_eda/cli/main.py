@@ -104,7 +104,7 @@ def import_(
     table.add_row("nodes", f"{found['nodes']}, ground included")
     table.add_row("phases", str(found["phases"]))
     table.add_row("edges", f"{found['edges']:,}")
-    table.add_row("law", escape(", ".join(str(v) for v in found["law"].values() if v != {})))
+    table.add_row("law", escape(", ".join(f"{k} {v}" for k, v in found["law"].items() if v)))
     table.add_row("inputs", f"{found['inputs']}")
     table.add_row("read-out", f"{len(readout)} nodes, {readout[0]} to {readout[-1]}")
     table.add_row("verified", escape(found["verified"]["what"]) if found["verified"]["passed"] else "[yellow]no[/]")

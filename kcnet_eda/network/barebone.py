@@ -59,8 +59,11 @@ def is_barebone(content: Mapping[str, Any]) -> bool:
     return bool({"use_diff", "activation"} & content.keys()) and not {"network", "simulation"} & content.keys()
 
 
-def assemble(config: BareboneConfig, arrays: Mapping[str, Floats], inputs: int | None, name: str) -> Network:
-    """The network of a barebone config and its arrays; ``inputs`` takes precedence over the config's.
+def assemble(
+    config: BareboneConfig, arrays: Mapping[str, Floats], inputs: int | None, name: str, where: str
+) -> Network:
+    """The network of a barebone config and its arrays; ``inputs`` takes precedence over the config's, and
+    ``where`` names the network in errors.
 
     Raises
     ------
@@ -75,7 +78,7 @@ def assemble(config: BareboneConfig, arrays: Mapping[str, Floats], inputs: int |
             f"{str(config.use_diff).lower()} take {(law.rows, ends.shape[1])}"
         )
     if ends is None or param is None or problems:
-        raise InvalidInputError(name, problems)
+        raise InvalidInputError(where, problems)
     n_nodes = int(ends.max()) + 1
     n_inputs = inputs or config.inputs or n_nodes - 1
     if n_inputs >= n_nodes:
@@ -85,7 +88,7 @@ def assemble(config: BareboneConfig, arrays: Mapping[str, Floats], inputs: int |
     except ValueError as error:
         problems.append(str(error))
     if problems:
-        raise InvalidInputError(name, problems)
+        raise InvalidInputError(where, problems)
     edges = Edges(ends[0], ends[1], *law.canonical(param), np.full(ends.shape[1], law.phi))
     duration = config.t_end[1] - config.t_end[0]
     return Network(name, (Phase(n_nodes, duration, edges),), np.arange(1, n_inputs + 1, dtype=np.int32), readout)

@@ -43,7 +43,8 @@ def read_published(path: Path, *, inputs: int | None = None) -> Network:
     arrays = read_arrays(model_path)
     settings: dict[str, Any]
     if isinstance(config, barebone.BareboneConfig):
-        network, notes = barebone.assemble(config, arrays, inputs, config_path.resolve().parent.name), list[str]()
+        name, notes = config_path.resolve().parent.name, list[str]()
+        network = barebone.assemble(config, arrays, inputs, name, str(path))
         settings = {
             "form": "barebone",
             "test_bench": None,
@@ -52,8 +53,8 @@ def read_published(path: Path, *, inputs: int | None = None) -> Network:
         solver = {"t_end": config.t_end}
     else:
         name = config.test_bench or config_path.resolve().parent.name
-        network, notes = published_form.assemble(config, arrays, inputs, name)
-        law = config.network.model.model_dump(exclude_none=True)
+        network, notes = published_form.assemble(config, arrays, inputs, name, str(path))
+        law = config.network.model.model_dump()
         settings = {"form": "published", "test_bench": config.test_bench, "law": law}
         solver = config.simulation.model_dump()
     settings |= {"sha256": {"config": sha256_file(config_path), "model": sha256_file(model_path)}}

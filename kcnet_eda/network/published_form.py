@@ -135,9 +135,10 @@ class PublishedConfig(Settings):
 
 
 def assemble(
-    config: PublishedConfig, arrays: Mapping[str, Floats], inputs: int | None, name: str
+    config: PublishedConfig, arrays: Mapping[str, Floats], inputs: int | None, name: str, where: str
 ) -> tuple[Network, list[str]]:
     """The network of a published config and the tensors of its checkpoint, and notes on what was taken how.
+    ``where`` names it in errors.
 
     Nodes are numbered as published: 0 is ground, and a phase has the nodes up to the largest that its edges name.
     In generative benches no node is ever dropped: one that a later phase does not name keeps its voltage there.
@@ -149,10 +150,10 @@ def assemble(
         listed.
     """
     arrays = {key.removeprefix("module."): values for key, values in arrays.items()}
-    _raise(name, _tensor_problems(config, arrays))
+    _raise(where, _tensor_problems(config, arrays))
     law = config.network.model.law()
     topologies = [struct.args.build() for struct in config.network.net_struct]
-    edges = [_edges(t, law, arrays[_PARAM.format(i)], name, i) for i, t in enumerate(topologies)]
+    edges = [_edges(t, law, arrays[_PARAM.format(i)], where, i) for i, t in enumerate(topologies)]
     sizes = [int(max(t.source.max(), t.target.max())) for t in topologies]
     bench = BENCH_INPUTS.get(config.test_bench or "")
     n_inputs = inputs or bench or sizes[0]
@@ -167,7 +168,7 @@ def assemble(
         readout = readout_nodes(projector, filled[-1][0])
     except ValueError as error:
         problems.append(str(error))
-    _raise(name, problems)
+    _raise(where, problems)
     residual = None if config.generative else config.network.residual
     phases = [
         Phase(n_nodes, duration, e, fill, residual[0] if residual is not None and residual[1] == i else None)
@@ -178,9 +179,9 @@ def assemble(
     return Network(name, tuple(phases), np.arange(1, n_inputs + 1, dtype=np.int32), readout), notes
 
 
-def _raise(name: str, problems: list[str]) -> None:
+def _raise(where: str, problems: list[str]) -> None:
     if problems:
-        raise InvalidInputError(name, problems)
+        raise InvalidInputError(where, problems)
 
 
 def _tensor_problems(config: PublishedConfig, arrays: Mapping[str, Floats]) -> list[str]:
@@ -205,12 +206,13 @@ def _tensor_problems(config: PublishedConfig, arrays: Mapping[str, Floats]) -> l
     return problems
 
 
-def _edges(topology: Topology, law: PublishedLaw, params: Floats, name: str, number: int) -> Edges:
+def _edges(topology: Topology, law: PublishedLaw, params: Floats, where: str, number: int) -> Edges:
     if params.shape[1] != len(topology):
         n_shared = int(topology.shared.max()) + 1
         if params.shape[1] != n_shared:
             raise InvalidInputError(
-                name, [f"phase {number}: {params.shape[1]} columns for {len(topology)} edges of {n_shared} shared sets"]
+                where,
+                [f"phase {number}: {params.shape[1]} columns for {len(topology)} edges of {n_shared} shared sets"],
             )
         params = params[:, topology.shared]
     return Edges(topology.source, topology.target, *law.canonical(params), np.full(len(topology), law.phi))
