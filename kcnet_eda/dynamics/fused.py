@@ -139,7 +139,7 @@ class FusedPhase:
         )
 
     def __call__(self, v: Floats) -> Floats:
-        """dv/dτ [nodes, samples] at ``v`` [nodes, samples]; ground's is 0."""
+        """dv/dτ [nodes, samples] at ``v`` [nodes, samples], whose ground row is 0; ground's dv/dτ is 0."""
         v = np.ascontiguousarray(v, dtype=self.dtype)
         rate = np.empty_like(v)
         fused_rate(*self.arrays, v, rate)

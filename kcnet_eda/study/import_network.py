@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.dynamics.solvers import rk4
+from kcnet_eda.dynamics.engine import evolve
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.files import require_writable
 from kcnet_eda.network.data import gaussian, mnist
@@ -170,8 +170,5 @@ def _verify_generative(
 
 def _final(network: Network, x: Floats, progress: Progress) -> Floats:
     """v(T) [samples, nodes]."""
-    with progress.stage("verifying", len(network.phases) * (_STEPS + 1) + 1) as advance:
-        for _, _, v in rk4(network, network.initial_state(x), _STEPS):
-            v_end = v
-            advance(1)
-    return v_end.T
+    with progress.stage("verifying", len(x)) as advance:
+        return evolve(network, network.initial_state(x), steps=_STEPS, dtype=np.float64, done=advance).v_end
