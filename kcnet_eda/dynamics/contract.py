@@ -95,15 +95,21 @@ def steps_for(network: Network, x0: Floats, v_ref: Floats, error: float) -> int:
         raise InvalidInputError(f"--error {error:g}", [f"must lie between {SMALLEST_ERROR:g} and 1"])
     require_finite(v_ref, "reference solution of the example inputs")
     scales = node_scales(network, x0)
-    reached = np.inf
-    for steps in _STEPS:
+
+    def reached(steps: int) -> float:
         v = trapezoidal(network, x0, steps)
-        if np.isfinite(v).all():
-            reached = compare(network, v, v_ref, scales).max_rel
-            if reached <= error / SAFETY:
-                return steps
+        return compare(network, v, v_ref, scales).max_rel if np.isfinite(v).all() else np.inf
+
+    # One coarse run says at order 2 where to look.
+    trial = _STEPS[0]
+    while (coarse := reached(trial)) == np.inf and trial < _STEPS[-1]:
+        trial *= 2
+    likely = trial * (coarse * SAFETY / error) ** 0.5
+    for steps in _STEPS:
+        if steps >= min(likely, _STEPS[-1]) and (found := reached(steps)) <= error / SAFETY:
+            return steps
     raise InvalidInputError(
         f"--error {error:g}",
-        [f"{_STEPS[-1]} steps a phase reach only {reached * SAFETY:.2g}"],
+        [f"{_STEPS[-1]} steps a phase reach only {found * SAFETY:.2g}"],
         "Ask for less.",
     )

@@ -130,9 +130,20 @@ def _pull_back(phi, source, target, a, b, c, k, v, pull):  # type: ignore[no-unt
 
 
 @_compiled
-def _currents_of_many(phi, source, target, a, b, c, k, v, out):  # type: ignore[no-untyped-def]
+def _flows(phi, source, target, a, b, c, k, v, total, heat, supply):  # type: ignore[no-untyped-def]
+    """The largest |i| of one edge; for each sample the sums over edges of |i| and of the power either way."""
+    current = np.empty(v.shape[1])
+    peak = 0.0
     for e in range(source.size):
-        _current_of_many(phi[e], a[e], b[e], c[e], k[e], v[source[e]], v[target[e]], out[e])
+        v_s, v_d = v[source[e]], v[target[e]]
+        _current_of_many(phi[e], a[e], b[e], c[e], k[e], v_s, v_d, current)
+        for m in range(current.size):
+            magnitude, power = abs(current[m]), current[m] * (v_s[m] - v_d[m])
+            peak = max(peak, magnitude)
+            total[m] += magnitude
+            heat[m] += max(power, 0.0)
+            supply[m] += max(-power, 0.0)
+    return peak
 
 
 class RightHandSide:
@@ -141,7 +152,6 @@ class RightHandSide:
     def __init__(self, phase: Phase) -> None:
         e = phase.edges
         order = np.lexsort((e.target, e.phi))
-        self._order = order
         self._phi = e.phi[order]
         source, target = e.source[order], e.target[order]
         self._edges = (source.astype(np.uintp), target.astype(np.uintp), e.a[order], e.b[order], e.c[order], e.k[order])
@@ -155,13 +165,12 @@ class RightHandSide:
             return np.asarray(_rate_of_one(self._start, *self._edges, *self._incidence, v))
         return self._fused(v)
 
-    def currents(self, v: Floats) -> Floats:
-        """i_e at ``v`` [nodes, samples], positive from source to target: [E, samples], in the network's edge order."""
-        in_order = np.empty((self._order.size, v.shape[1]))
-        _currents_of_many(self._phi, *self._edges, np.ascontiguousarray(v), in_order)
-        out = np.empty_like(in_order)
-        out[self._order] = in_order
-        return out
+    def flows(self, v: Floats) -> tuple[float, Floats]:
+        """What flows at ``v`` [nodes, samples]: the largest current of one edge, and [3, samples]: the sums over the
+        edges of |i|, of the power turned to heat (i runs down the voltage), and of the power to be supplied (up)."""
+        sums = np.zeros((3, v.shape[1]))
+        peak = _flows(self._phi, *self._edges, np.ascontiguousarray(v), *sums)
+        return float(peak), sums
 
 
 def rate_of_edges(

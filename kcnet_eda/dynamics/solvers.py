@@ -45,6 +45,7 @@ def trapezoidal(network: Network, x0: Floats, steps: int) -> Floats:
     The implicit equation is solved by fixed-point iteration, which contracts wherever the step resolves the
     network's fastest rate; where it does not, NaN is returned: that step is too long to be of use.
     """
+    still = 1e-10 * max(1.0, float(np.abs(x0).max()))  # far under any error asked for
     state = x0
     evolved: list[Floats] = []
     for phase in network.phases:
@@ -58,7 +59,7 @@ def trapezoidal(network: Network, x0: Floats, steps: int) -> Floats:
                 better = v + 0.5 * h * (here + rate(guess))
                 change = np.abs(better - guess).max()
                 guess = better
-                if not change > 1e-9:  # far under any error asked for; NaN leaves as well
+                if not change > still:  # NaN leaves as well
                     break
             else:
                 return np.full((x0.shape[0], phase.n_nodes), np.nan)

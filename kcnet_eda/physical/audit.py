@@ -14,7 +14,7 @@ from kcnet_eda.physical.scaling import Scaling
 
 #: Fixed RK4 steps a phase; the audit's integrals and peaks are stable to three digits at this count (tested).
 AUDIT_STEPS = 50
-_BLOCK = 64  # samples at a time, so that [edges, samples] stays small
+_BLOCK = 64  # samples at a time
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,9 @@ def audit(network: Network, x0: NDArray[np.float64], scaling: Scaling) -> Audit:
         for phase, tau, v in rk4(network, block, AUDIT_STEPS):
             require_finite(v.T, "audit")
             v_low, v_high = min(v_low, float(v.min())), max(v_high, float(v.max()))
-            i = sides[id(phase)].currents(v)
-            power = i * (v[phase.edges.source] - v[phase.edges.target])
-            magnitude = np.abs(i)
-            edge_peak = max(edge_peak, float(magnitude.max()))
-            total = magnitude.sum(axis=0)
-            total_peak = max(total_peak, float(total.max()))
-            rates = np.array([total.sum(), np.maximum(power, 0).sum(), np.maximum(-power, 0).sum()])
+            peak, sums = sides[id(phase)].flows(v)
+            edge_peak, total_peak = max(edge_peak, peak), max(total_peak, float(sums[0].max()))
+            rates = sums.sum(axis=1)
             # A phase's first point has the time of the point before it, so it adds nothing across the hand-over.
             if before is not None:
                 q, heat, supply = 0.5 * (tau - before[0]) * (rates + before[1])
