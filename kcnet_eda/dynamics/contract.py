@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcnet_eda.dynamics.engine import evolve
+from kcnet_eda.dynamics.reference import smallest_error
 from kcnet_eda.dynamics.solvers import require_finite, trapezoidal
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.network.graph import Network
@@ -22,8 +23,6 @@ Floats = NDArray[np.float64]
 #: is left to the examples: a corner's crossing time shifts the error by less than the factor 4 that halving the
 #: step makes at order 2.
 SAFETY = 4.0
-#: Ten times the error of the reference, below which nothing could be verified.
-SMALLEST_ERROR = 1e-6
 _STEPS = tuple(round(20 * 1.2**i) for i in range(45))  # 20 .. about 60,000 steps a phase
 _RANGE_STEPS = 50  # ranges need no more digits than a judgement of errors does
 _REST = 1e-9  # of the network's range: a node that moves less than this is at rest, judged against that range
@@ -91,8 +90,9 @@ def steps_for(network: Network, x0: Floats, v_ref: Floats, error: float) -> int:
     InvalidInputError
         ``error`` is out of range, or no step count up to 60,000 reaches it.
     """
-    if not SMALLEST_ERROR <= error < 1:
-        raise InvalidInputError(f"--error {error:g}", [f"must lie between {SMALLEST_ERROR:g} and 1"])
+    smallest = smallest_error(network)
+    if not smallest <= error < 1:
+        raise InvalidInputError(f"--error {error:g}", [f"must lie between {smallest:g} and 1"])
     require_finite(v_ref, "reference solution of the example inputs")
     scales = node_scales(network, x0)
 
