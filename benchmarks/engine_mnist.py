@@ -3,7 +3,8 @@
     python benchmarks/engine_mnist.py [--data-dir DIR] [--images N] [--threads 2] [--reference 200]
 
 DIR (or $KCNET_DATA) has ``official_checkpoints/mnist/`` (config.yaml, model.pth) and ``mnist/`` (the idx files);
-without either, ../shared/data beside the repository is tried. Exit code 1 where they are not there or a target is missed.
+without either, ../shared/data beside the repository is tried. Exit code 1 where they are not there or a
+target is missed.
 """
 
 from __future__ import annotations
@@ -86,12 +87,12 @@ def classify(network: Network, images: DataSet, threads: int) -> tuple[bool, Any
     accurate = abs(100 * correct / n - RECORDED) <= WITHIN
     print(f"(a) {n:,} of MNIST's test images, RK4, {STEPS} steps a phase, float32, {threads} threads")
     print(
-        f"    accuracy {100 * correct / n:.2f} % ({correct:,}; 95 %: {100 * low:.2f} to {100 * high:.2f} %), recorded by "
-        f"its authors {RECORDED} %; asked: within {WITHIN} points: {verdict(accurate)}; {n - sound.sum()} not finite"
+        f"    accuracy {100 * correct / n:.2f} % ({correct:,}; 95 %: {100 * low:.2f} to {100 * high:.2f} %), recorded "
+        f"by its authors {RECORDED} %; asked: within {WITHIN} points: {verdict(accurate)}; {n - sound.sum()} not finite"
     )
     fast = n / seconds >= IMAGES_A_SECOND
     print(
-        f"    {n / seconds:.0f} images/s ({seconds:.1f} s; reading and compiling are not counted, gathering the edges by "
+        f"    {n / seconds:.0f} images/s ({seconds:.1f} s; reading and compiling are not counted, gathering edges by "
         f"pair is); asked: {IMAGES_A_SECOND}: {verdict(fast)}"
     )
     return accurate and fast, ways
