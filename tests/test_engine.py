@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from conftest import make_network, random_network
+from conftest import driven_corner, make_network, random_network, rc_pair
 
 from kcnet_eda.dynamics import reference
-from kcnet_eda.dynamics.engine import evolve
+from kcnet_eda.dynamics.engine import estimate_error, evolve
 from kcnet_eda.dynamics.fused import FusedPhase, _tanh
 from kcnet_eda.dynamics.rhs import RightHandSide
 from kcnet_eda.errors import KcnetError
@@ -140,3 +140,42 @@ def test_reference_of_a_large_network_stands_still_where_dop853_does(monkeypatch
     assert sorted(seen) == list(range(5))
     assert np.abs(found - exact).max() < 1e-5 * np.ptp(exact)
     assert len(PHI_NAMES) == 4
+
+
+def _decay(rng):
+    """An RC pair from any two voltages, in closed form."""
+    x = rng.uniform(-1, 1, (40, 2))
+    difference = (x[:, 0] - x[:, 1]) * np.exp(-2.0)
+    return rc_pair(), x, (x.sum(axis=1, keepdims=True) + np.stack([difference, -difference], axis=1)) / 2
+
+
+def _corner(rng):
+    """:func:`driven_corner`'s closed form with node 1 starting at −s: its edge opens s later, anywhere in a step."""
+    s = rng.uniform(0, 0.5, 40)
+    u = 0.5 - 0.25 * np.exp(-4.0 * (0.75 - s))
+    return driven_corner(), np.stack([-s, 0 * s], axis=1), np.stack([1 - s + u, 1 - s - u], axis=1) / 2
+
+
+@pytest.mark.parametrize(("steps", "dtype"), [(5, np.float64), (20, np.float64), (5, np.float32), (200, np.float32)])
+@pytest.mark.parametrize("solved", [_decay, _corner])
+def test_error_estimate_lies_between_the_error_and_three_times_it(solved, steps, dtype):
+    """Doubled steps at least halve the error e: the difference is e/2 to 3e/2, and the estimate twice that."""
+    net, x, exact = solved(np.random.default_rng(1))
+    x0 = net.initial_state(x)
+    ways = evolve(net, x0, steps=steps, dtype=dtype)
+    found = estimate_error(net, x0, ways, steps=steps, samples=100)
+    np.testing.assert_array_equal(found.rows, np.arange(40))
+    error = np.abs(ways.v_end[:, 1:] - exact).max(axis=0)
+    assert (error <= found.bound[1:]).all() and (found.bound[1:] <= 3 * error).all()
+    assert found.bound[0] == 0.0
+
+
+def test_error_estimate_draws_by_its_seed_and_refuses_what_diverges():
+    net, x, _ = _decay(np.random.default_rng(1))
+    x0 = net.initial_state(x)
+    ways = evolve(net, x0)
+    one, same, other = (estimate_error(net, x0, ways, samples=5, seed=seed).rows for seed in (1, 1, 2))
+    assert one.size == 5 and (one == same).all() and (one != other).any()
+    stiff = rc_pair(1e30)
+    with pytest.raises(KcnetError, match="no error estimate: 40 of 40"):
+        estimate_error(stiff, x0, evolve(stiff, x0))
