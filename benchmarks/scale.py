@@ -20,7 +20,7 @@ from kcnet_eda.dynamics.reference import final_states
 from kcnet_eda.export.bundle import export
 from kcnet_eda.export.testbench import Sample, render_testbench
 from kcnet_eda.network.data import digits
-from kcnet_eda.study.batch import prepare_bench
+from kcnet_eda.study.legs import prepare_bench
 from kcnet_eda.tools.rawfile import read_transient
 from kcnet_eda.tools.simulators import NGSPICE, VACASK, Simulator
 
@@ -31,11 +31,12 @@ def final_voltages(simulator: Simulator, c: str, t: str, n: int, folder: Path, d
     """v(T) [n, nodes] in model units at a scale."""
     bundle = export("digits", folder / "bundle", c=c, t_unit=t)
     circuit = bundle.circuit
-    bench = prepare_bench(bundle, simulator, folder / "work", 60)
+    bench = prepare_bench(bundle, simulator, folder / "work", False, 60)
+    (leg,) = bench.legs(bundle.settings)
     x0 = bundle.network.initial_state(digits().x[:n])
-    samples = [Sample(f"{i}", x * circuit.scaling.v_unit, f"s{i}") for i, x in enumerate(x0)]
+    samples = [Sample(f"{i}", x[1:] * circuit.scaling.v_unit, f"s{i}") for i, x in enumerate(x0)]
     text = render_testbench(
-        circuit, bundle.settings, samples, simulator=simulator.name, netlist="circuit.inc", osdi=bench.osdi
+        circuit, leg.window, bundle.settings, samples, simulator=simulator.name, netlist=leg.netlist, osdi=leg.osdi
     )
     if defaults:
         text = re.sub(r"^\.options (?:reltol|klu).*$", "", text, flags=re.M)

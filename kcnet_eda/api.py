@@ -11,6 +11,7 @@ from typing import Any
 
 from kcnet_eda.errors import InvalidInputError, KcnetError
 from kcnet_eda.export.bundle import export
+from kcnet_eda.export.trace import trace
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.report.write import report
 from kcnet_eda.study.import_network import import_network as import_
@@ -18,7 +19,7 @@ from kcnet_eda.study.simulate import simulate as _simulate
 from kcnet_eda.tools.doctor import doctor
 from kcnet_eda.tools.openvaf import compile  # named as the verb is
 
-__all__ = ["compile", "demo", "doctor", "export", "import_", "report", "simulate", "train"]
+__all__ = ["compile", "demo", "doctor", "export", "import_", "report", "simulate", "trace", "train"]
 
 
 def simulate(target: str | Path, out: Path, **options: Any) -> dict[str, Any]:

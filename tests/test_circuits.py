@@ -10,9 +10,11 @@ from kcnet_eda.dynamics.contract import compare, node_scales
 from kcnet_eda.dynamics.reference import final_states
 from kcnet_eda.errors import KcnetError
 from kcnet_eda.export.bundle import export
+from kcnet_eda.network.graph import Network, Phase
 from kcnet_eda.network.laws import IDENTITY, LEAKY_RELU, RELU, TANH
 from kcnet_eda.network.store import save_network
-from kcnet_eda.study.batch import Job, prepare_bench, run_jobs
+from kcnet_eda.study.batch import Job, run_jobs
+from kcnet_eda.study.legs import prepare_bench
 from kcnet_eda.study.store import Status
 from kcnet_eda.tools.simulators import SIMULATORS
 
@@ -28,12 +30,12 @@ def simulator(request):
 
 @pytest.fixture
 def simulated(tmp_path):
-    """``simulated(network, x0, simulator, **export options)``: final states [n, nodes] in model units."""
+    """``simulated(network, x0, simulator, gated, **export options)``: final states [n, nodes] in model units."""
 
-    def run(network, x0, simulator, **options):
+    def run(network, x0, simulator, gated=False, **options):
         save_network(network, tmp_path / "net.kcnet")
         bundle = export(tmp_path / "net.kcnet", tmp_path / "bundle", **options)
-        bench = prepare_bench(bundle, simulator, tmp_path / "work", timeout_s=60)
+        bench = prepare_bench(bundle, simulator, tmp_path / "work", gated, timeout_s=60)
         results = {}
         jobs = [Job(str(i), i, np.asarray(x, float), bundle.settings, False) for i, x in enumerate(x0)]
         run_jobs(bench, jobs, 1, results.__setitem__)
@@ -92,11 +94,12 @@ def test_tanh_edge(simulated, simulator):
     np.testing.assert_allclose(v[1] - v[2], u, atol=1e-3 * 1.2)
 
 
+@pytest.mark.parametrize("lower", ["none", "merge,fold", "all"])
 @pytest.mark.parametrize("seed", range(3))
-def test_all_laws_together_away_from_the_common_mode(simulated, simulator, seed):
+def test_all_laws_together_away_from_the_common_mode(simulated, simulator, seed, lower):
     net = random_network(seed)
     x0 = net.initial_state(net.examples)
-    v = simulated(net, x0, simulator, c="3p", v_unit="0.2", i_unit="5u", v_cm="0.9")
+    v = simulated(net, x0, simulator, c="3p", v_unit="0.2", i_unit="5u", v_cm="0.9", lower=lower)
     v_ref = final_states(net, x0)
     assert compare(net, v, v_ref, node_scales(net, x0)).max_rel <= 1e-3
 
@@ -118,3 +121,38 @@ def test_the_scale_changes_no_voltage(simulated, simulator, digits_network):
     ]
     spread = np.ptp(np.stack(ends), axis=0).max()
     assert spread <= 1e-6 * np.ptp(ends[0])
+
+
+def _phases(*n_nodes):
+    """Phases of random edges of every law, in which node sets shrink and grow."""
+    made = [random_network(10 + i, n, 25).phases[0] for i, n in enumerate(n_nodes)]
+    phases = tuple(Phase(p.n_nodes, 0.4 + 0.2 * i, p.edges) for i, p in enumerate(made))
+    inputs = np.arange(1, n_nodes[0])
+    examples = np.random.default_rng(0).uniform(-1, 1, (3, inputs.size))
+    return Network("phases", phases, inputs, [1, 2], examples=examples)
+
+
+@pytest.mark.parametrize("lower", ["none", "merge,fold"])
+@pytest.mark.parametrize("gated", [False, True])
+def test_phases_hand_over_staged_and_gated(simulated, simulator, gated, lower):
+    """Three phases of 6, 4 and 7 nodes: two nodes vanish, come back empty, and one is new; either way within the
+    contract, so the two ways agree within it."""
+    net = _phases(6, 4, 7)
+    x0 = net.initial_state(net.examples)
+    v = simulated(net, x0, simulator, gated, v_cm="0.6", lower=lower)
+    v_ref = final_states(net, x0)
+    assert compare(net, v, v_ref, node_scales(net, x0)).max_rel <= 1e-3
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_sixteen_phases_in_closed_form(simulated, simulator, gated):
+    """A capacitor charged and discharged in turn: v' = 1 for a phase, v' = −v for the next."""
+    charge = make_network([(0, 1, 0.0, 0.0, 1.0, 1.0, IDENTITY)], 2).phases[0].edges
+    decay = make_network([(1, 0, 1.0, 0.0, 0.0, 1.0, IDENTITY)], 2).phases[0].edges
+    phases = tuple(Phase(2, 0.1, decay if i % 2 else charge) for i in range(16))
+    net = Network("sixteen", phases, [1], [1], examples=np.array([[0.3]]))
+    v = simulated(net, [[0, 0.3]], simulator, gated)[0, 1]
+    exact = 0.3
+    for _ in range(8):
+        exact = (exact + 0.1) * math.exp(-0.1)
+    assert v == pytest.approx(exact, abs=1e-3 * (exact - 0.3))

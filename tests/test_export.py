@@ -15,8 +15,9 @@ from kcnet_eda.export.bundle import MANIFEST, export, read_bundle
 from kcnet_eda.export.circuit import build_circuit
 from kcnet_eda.export.netlist import edge_map_csv, render_netlist
 from kcnet_eda.export.render import render
+from kcnet_eda.export.trace import trace
 from kcnet_eda.files import sha256_file
-from kcnet_eda.network.graph import Network
+from kcnet_eda.network.graph import Network, Phase
 from kcnet_eda.network.laws import PHI_NAMES, RELU, TANH
 from kcnet_eda.network.store import save_network
 from kcnet_eda.physical.scaling import resolve
@@ -36,7 +37,8 @@ def saved(tmp_path):
 def test_every_edge_is_one_device_with_its_parameters_in_si():
     net = random_network(1)
     s = resolve(c=2e-12, v_unit=0.2, i_unit=2e-6, v_cm=0.9)
-    text = render_netlist(build_circuit(net, s), "ngspice")
+    circuit = build_circuit(net, s, passes=())
+    text = render_netlist(circuit, circuit.stages[0], "ngspice")
     devices = {m[1]: m[0].split() for m in re.finditer(r"^ne(\d+) .*$", text, re.M)}
     e = net.phases[0].edges
     assert len(devices) == len(e)
@@ -56,22 +58,50 @@ def test_every_edge_is_one_device_with_its_parameters_in_si():
 
 
 def test_edge_map_lists_edges_in_order():
-    circuit = build_circuit(random_network(2), resolve())
+    circuit = build_circuit(random_network(2), resolve(), passes=())
     rows = list(csv.DictReader(edge_map_csv(circuit).splitlines()))
     assert [int(r["edge"]) for r in rows] == list(range(30))
-    text = render_netlist(circuit, "ngspice")
+    text = render_netlist(circuit, circuit.stages[0], "ngspice")
     for r in rows:
         assert f"{r['instance']} {r['source']} {r['target']} vcm {r['device']} {r['parameters']}\n" in text
 
 
 def test_all_that_cannot_be_exported_is_said_at_once(tmp_path, saved):
-    edges = rc_pair().phases[0]
     names = ("gnd", "time", "Bad Name")
-    bad = Network("bad", (edges, edges), [1], [2], names)
+    bad = Network("bad", rc_pair().phases, [1], [2], names)
     with pytest.raises(InvalidInputError) as caught:
         export(saved(bad), tmp_path / "b")
-    assert "2 phases" in str(caught.value) and "2 node names" in str(caught.value)
+    assert "2 node names" in str(caught.value)
     assert not (tmp_path / "b").exists()
+
+
+def test_hand_overs_that_no_circuit_does_yet_are_refused(tmp_path, saved):
+    phase = rc_pair().phases[0]
+    wide = Phase(5, 1.0, phase.edges, fill="repeat")
+    net = Network("res", (phase, Phase(3, 1.0, phase.edges, residual_from=0), wide), [1, 2], [1])
+    with pytest.raises(InvalidInputError) as caught:
+        export(saved(net), tmp_path / "b")
+    assert "phase 1 adds the end of phase 0" in str(caught.value)
+    assert "phase 2 repeats voltages" in str(caught.value) and not (tmp_path / "b").exists()
+
+
+def test_a_trace_leads_from_edge_to_device_and_back(tmp_path, saved):
+    net = make_network(
+        [(1, 2, 1.0, -1.0, -0.2, 1.0, RELU), (2, 1, 0.5, -0.5, 0.1, 2.0, RELU), (0, 1, 0.0, 0.0, 0.3, 1.0, RELU)],
+        3,
+        examples=[[1.0, 0.0]],
+    )
+    bundle = export(saved(net), tmp_path / "b")
+    edge, device, *values = trace(bundle, "0:1")
+    assert "edge 0:1, n2 to n1" in edge and "2·relu(0.5·v_s -0.5·v_d +0.1)" in edge
+    name = re.search(r"device (\w+)", device)[1]
+    assert "term" in device and "g_" in values[0] and f"{name} " in (tmp_path / "b/netlist/small.sp").read_text()
+    back = "\n".join(trace(bundle, name))
+    assert "edge 0:0" in back and "edge 0:1" in back
+    assert "constant" in trace(bundle, "2")[1]
+    for wrong in ("7", "1:0", "np99"):
+        with pytest.raises(InvalidInputError, match="--trace"):
+            trace(bundle, wrong)
 
 
 def test_bad_requests_are_refused_before_anything_is_written(tmp_path):
@@ -90,7 +120,7 @@ def test_bad_requests_are_refused_before_anything_is_written(tmp_path):
 def test_a_folder_that_is_not_ours_is_left_alone(tmp_path, saved):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
-    with pytest.raises(InvalidInputError, match=r"has no manifest\.json"):
+    with pytest.raises(InvalidInputError, match=r"is not a bundle that may be replaced"):
         export(saved(rc_pair()), tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
     (tmp_path / "file").write_text("x")
@@ -113,7 +143,7 @@ def test_a_failure_in_the_middle_leaves_the_old_bundle_whole(tmp_path, saved, mo
 
 
 def test_the_bundle_is_complete_and_hashed(tmp_path, saved):
-    bundle = export(saved(driven_corner()), tmp_path / "b", c="1f", t_unit="1f", v_cm="0.9")
+    bundle = export(saved(driven_corner()), tmp_path / "b", c="1f", t_unit="1f", v_cm="0.9", lower="none")
     manifest = json.loads((tmp_path / "b" / MANIFEST).read_text())
     files = {str(p.relative_to(tmp_path / "b")) for p in (tmp_path / "b").rglob("*") if p.is_file()} - {MANIFEST}
     assert set(manifest["sha256"]) == files
@@ -184,7 +214,7 @@ def test_run_sh_passes_on_what_was_exported_and_fails_on_what_was_changed(tmp_pa
         examples=[[1.0, 0.0, 0.1]],
     )
     bundle = tmp_path / "a folder with spaces"
-    export(saved(net), bundle, v_cm="0.6")
+    export(saved(net), bundle, v_cm="0.6", lower="none")
     good = run_sh(bundle)
     assert good.returncode == 0, good.stdout + good.stderr
     assert "PASS: all 3 nets" in good.stdout and "label 1 (expected 1)" in good.stdout

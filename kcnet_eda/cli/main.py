@@ -128,6 +128,16 @@ def export(
     g_unit: Annotated[str | None, typer.Option(help="Siemens of a model unit.")] = None,
     v_cm: Annotated[str, typer.Option(help="Common-mode voltage, model ground.")] = "0",
     error: ErrorBound = 1e-3,
+    lower: Annotated[
+        str,
+        typer.Option(
+            help="Passes from edges to devices: some of merge,drop,fold, or none, or all. merge and fold are exact, "
+            "drop is within the voltage range of the example inputs."
+        ),
+    ] = "merge,fold",
+    trace: Annotated[
+        list[str] | None, typer.Option(help="Say what became of an edge (12, or phase:edge) or of a device (n0p34).")
+    ] = None,
 ) -> None:
     """Write the bundle that an analog designer receives: devices, netlist, testbench, expected results, run.sh."""
     from kcnet_eda import api
@@ -144,6 +154,7 @@ def export(
         g_unit=g_unit,
         v_cm=v_cm,
         error=error,
+        lower=lower,
     )
     circuit = bundle.circuit
     _out.print(
@@ -154,6 +165,11 @@ def export(
     )
     for warning in bundle.manifest["warnings"]:
         _err.print(f"warning: {escape(warning)}", style="yellow", soft_wrap=True)
+    if circuit.passes:
+        _out.print(f"{', '.join(circuit.passes)}: {bundle.network.n_edges} edges -> {circuit.n_devices} devices")
+    for wanted in trace or []:
+        for line in api.trace(bundle, wanted):
+            _out.print(escape(line), soft_wrap=True)
     _out.print(f"bundle: {out}; read {out / 'README.md'}, run {out / 'run.sh'}", soft_wrap=True)
 
 
@@ -183,7 +199,10 @@ def simulate(
     seed: Annotated[
         int | None, typer.Option(help="Draw the samples by this seed; if not given, take the first.")
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds that one sample may take.")] = 120.0,
+    timeout: Annotated[float, typer.Option(help="Seconds that one sample may take in a phase.")] = 120.0,
+    hand_over: Annotated[
+        str, typer.Option(help="Between phases: staged (a netlist a phase) or gated (one netlist with phase enables).")
+    ] = "staged",
 ) -> None:
     """Run samples through the circuit and through the software, and write the report."""
     from kcnet_eda import api
@@ -200,6 +219,7 @@ def simulate(
             simulator=simulator,
             timeout_s=timeout,
             error=error,
+            hand_over=hand_over,
             progress=progress,
         )
     _finish(record, out)

@@ -94,6 +94,7 @@ def _drawn(network: Network, x0: Floats, times: Floats) -> Floats:
 def _trajectory(network: Network, x0: Floats, times: Floats, rtol: float) -> Floats:
     out = np.full((times.size, network.max_nodes), np.nan)
     begin, state = 0.0, np.asarray(x0, dtype=np.float64)[None]
+    instant = 1e-12 * network.duration  # times that differ by less are the same: no solver steps from one to the other
     evolved: list[Floats] = []
     for phase in network.phases:
         end = begin + phase.duration
@@ -101,14 +102,14 @@ def _trajectory(network: Network, x0: Floats, times: Floats, rtol: float) -> Flo
         solver = ode(lambda _, v, rate=rate: rate(v))
         solver.set_integrator("dop853", rtol=rtol, atol=_ATOL_OVER_RTOL * rtol, nsteps=_MAX_STEPS)
         solver.set_initial_value(carry_over(state, phase)[0], begin)
-        for i in np.flatnonzero((times >= begin) & (times < end)):
-            out[i, : phase.n_nodes] = solver.integrate(times[i]) if times[i] > solver.t else solver.y
+        inside = (times >= begin - instant) & (times < end - instant)
+        for i in np.flatnonzero(inside):
+            out[i, : phase.n_nodes] = solver.integrate(times[i]) if times[i] > solver.t + instant else solver.y
             if solver.get_return_code() == _STIFF:
                 break
             _require(solver, float(times[i]))
         v_end = solver.integrate(end)
         if solver.get_return_code() == _STIFF:
-            inside = (times >= begin) & (times < end)
             out[inside, : phase.n_nodes], v_end = _stiff(
                 rate, carry_over(state, phase)[0], begin, end, times[inside], rtol
             )
@@ -116,7 +117,7 @@ def _trajectory(network: Network, x0: Floats, times: Floats, rtol: float) -> Flo
             _require(solver, end)
         evolved.append(np.asarray(v_end)[None])
         begin, state = end, settle(network, evolved)
-    out[times >= begin, : phase.n_nodes] = state[0]
+    out[times >= begin - instant, : phase.n_nodes] = state[0]
     return out
 
 

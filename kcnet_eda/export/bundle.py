@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,22 +18,24 @@ from kcnet_eda import __version__
 from kcnet_eda.dynamics.contract import node_scales, steps_for
 from kcnet_eda.dynamics.reference import LARGE, final_states, method, trajectory
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.export.circuit import Circuit, build_circuit
-from kcnet_eda.export.netlist import edge_map_csv, render_netlist
+from kcnet_eda.export.circuit import Circuit, Stage, build_circuit, require_exportable
+from kcnet_eda.export.netlist import edge_map_csv, gated_nets, render_gated_netlist, render_netlist
 from kcnet_eda.export.render import render
-from kcnet_eda.export.testbench import Sample, SolverSettings, render_testbench
-from kcnet_eda.files import build_folder, resource_dir, sha256_bytes, sha256_file
+from kcnet_eda.export.testbench import Sample, SolverSettings, gated_window, render_testbench, stage_window
+from kcnet_eda.export.veriloga import gated_modules, module_source
+from kcnet_eda.files import build_folder, sha256_bytes, sha256_file
+from kcnet_eda.lowering.passes import DEFAULT_PASSES, Ranges, parse_passes
 from kcnet_eda.network.graph import Network, labels
 from kcnet_eda.network.store import load_network, network_path, save_network
 from kcnet_eda.network.validate import unreachable_readout
-from kcnet_eda.physical.audit import audit
+from kcnet_eda.physical.audit import audit, voltage_ranges
 from kcnet_eda.physical.scaling import resolve
 from kcnet_eda.units import parse_si
 
 Floats = NDArray[np.float64]
 
 MANIFEST = "manifest.json"
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 DEFAULT_ERROR = 1e-3
 LEVELS = ("behavioral",)
 _MADE_BY_RUN = ("osdi", "results")  # folders that run.sh makes in a bundle
@@ -55,13 +57,14 @@ class Bundle:
     edited: tuple[str, ...]
     """Files whose content is no longer what was exported."""
 
-    def netlist(self, simulator: str) -> Path:
-        """The circuit's netlist for a simulator."""
-        return self.path / "netlist" / _netlist_name(self.network.name, simulator)
+    def netlist(self, simulator: str, stage: Stage | None) -> Path:
+        """The netlist of a phase for a simulator; of all phases in one where ``stage`` is None."""
+        return self.path / "netlist" / _netlist_name(self.circuit, simulator, stage)
 
 
-def _netlist_name(name: str, simulator: str) -> str:
-    return f"{name}.sp" if simulator == "ngspice" else f"{name}.inc"
+def _netlist_name(circuit: Circuit, simulator: str, stage: Stage | None) -> str:
+    part = "" if stage is None or len(circuit.stages) == 1 else f"_phase{stage.number}"
+    return f"{circuit.name}{part}" + (".sp" if simulator == "ngspice" else ".inc")
 
 
 def _examples(network: Network) -> tuple[Floats, str]:
@@ -84,11 +87,13 @@ def export(
     g_unit: str | float | None = None,
     v_cm: str | float = 0.0,
     error: float = DEFAULT_ERROR,
+    lower: str = ",".join(DEFAULT_PASSES),
 ) -> Bundle:
     """Write the bundle of a network file (or shipped network) to the folder ``out``.
 
     Units are as in :func:`kcnet_eda.physical.scaling.resolve`, with SPICE suffixes. ``error`` is the relative error
-    that solver settings are chosen for.
+    that solver settings are chosen for. ``lower`` names the passes from edges to devices
+    (:mod:`kcnet_eda.lowering.passes`): some of ``merge,drop,fold``, or ``none``, or ``all``.
 
     Raises
     ------
@@ -99,15 +104,18 @@ def export(
         raise InvalidInputError(f"--level {level}", ["is not built"], f"Levels: {', '.join(LEVELS)}.")
     source = network_path(network)
     net = load_network(source)
-    settings, x0, v_ref, origin = choose_settings(net, error)
+    passes = parse_passes(lower)
     optional = {
         name: None if value is None else parse_si(value)
         for name, value in (("v_unit", v_unit), ("i_unit", i_unit), ("t_unit", t_unit), ("g_unit", g_unit))
     }
     scaling = resolve(c=parse_si(c), v_cm=parse_si(v_cm), **optional)
-    circuit = build_circuit(net, scaling)
+    require_exportable(net)
+    settings, x0, v_ref, origin = choose_settings(net, error)
+    ranges = voltage_ranges(net, x0) if "drop" in passes else None
+    circuit = build_circuit(net, scaling, passes, ranges)
     with build_folder(out, _claims) as folder:
-        _write(folder, net, circuit, settings, x0, v_ref, origin)
+        _write(folder, net, circuit, settings, x0, v_ref, origin, ranges)
     return read_bundle(out)
 
 
@@ -137,30 +145,45 @@ def _claims(path: Path) -> list[str]:
 
 
 def _write(
-    folder: Path, net: Network, circuit: Circuit, settings: SolverSettings, x0: Floats, v_ref: Floats, origin: str
+    folder: Path,
+    net: Network,
+    circuit: Circuit,
+    settings: SolverSettings,
+    x0: Floats,
+    v_ref: Floats,
+    origin: str,
+    ranges: Sequence[Ranges] | None,
 ) -> None:
     scaling = circuit.scaling
     for name in ("veriloga", "netlist", "testbench", "expected"):
         (folder / name).mkdir()
-    sources = [resource_dir("veriloga") / f"{module}.va" for module in circuit.modules]
-    for path in sources:
-        shutil.copyfile(path, folder / "veriloga" / path.name)
+    several = len(circuit.stages) > 1
+    modules = circuit.modules | (gated_modules(circuit) if several else {})
+    for module, shape in modules.items():
+        (folder / "veriloga" / f"{module}.va").write_text(module_source(module, shape))
     for simulator in ("ngspice", "vacask"):
-        name = _netlist_name(net.name, simulator)
-        (folder / "netlist" / name).write_text(render_netlist(circuit, simulator))
+        for stage in circuit.stages:
+            path = folder / "netlist" / _netlist_name(circuit, simulator, stage)
+            path.write_text(render_netlist(circuit, stage, simulator))
+        if several:
+            path = folder / "netlist" / _netlist_name(circuit, simulator, None)
+            path.write_text(render_gated_netlist(circuit, settings.steps, simulator))
     (folder / "netlist" / "edge_map.csv").write_text(edge_map_csv(circuit))
     save_network(net, folder / "network.kcnet")
 
-    sample = Sample("the first example input", x0[0] * scaling.v_unit, "example")
+    sample = Sample("the first example input", x0[0, 1:] * scaling.v_unit, "example")
+    window = gated_window(circuit, settings) if several else stage_window(circuit, circuit.stages[0], settings)
+    used = sorted(gated_modules(circuit) if several else circuit.modules)
     (folder / "testbench" / "example.sp").write_text(
         render_testbench(
             circuit,
+            window,
             settings,
             [sample],
             simulator="ngspice",
             ascii_output=True,
-            netlist=f"../netlist/{_netlist_name(net.name, 'ngspice')}",
-            osdi=[f"../osdi/{m}.osdi" for m in circuit.modules],
+            netlist=f"../netlist/{_netlist_name(circuit, 'ngspice', None)}",
+            osdi=[f"../osdi/{m}.osdi" for m in used],
         )
     )
     scales = node_scales(net, x0)
@@ -176,9 +199,10 @@ def _write(
         "audit": audit(net, x0, scaling),
         "label": int(labels(net, v_ref)[0]),
         "origin": origin,
-        "netlist": _netlist_name(net.name, "ngspice"),
+        "phases": list(zip(net.phases, circuit.stages, strict=True)),
+        "several": several,
+        "modules": used,
         "reference": method(net),
-        "sources": [p.name for p in sources],
         "readout": [circuit.nets[n] for n in net.readout],
         "inputs": [circuit.nets[n] for n in net.inputs],
     }
@@ -186,7 +210,7 @@ def _write(
     run = folder / "run.sh"
     run.write_text(render("bundle/run.sh.j2", **context))
     run.chmod(0o755)
-    manifest = json.loads(json.dumps(_manifest(folder, net, circuit, settings, origin)))
+    manifest = json.loads(json.dumps(_manifest(folder, net, circuit, settings, origin, ranges)))
     manifest["fingerprint"] = _fingerprint(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
@@ -197,7 +221,7 @@ def _final_csv(net: Network, circuit: Circuit, v_end: Floats, tolerance: Floats)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["net", "role", "volts", "tolerance"])
-    for node, net_name in enumerate(circuit.nets[1:], start=1):
+    for node, net_name in enumerate(gated_nets(circuit)[-1][1:], start=1):
         volts = circuit.scaling.v_cm + circuit.scaling.v_unit * v_end[node]
         allowed = circuit.scaling.v_unit * tolerance[node]
         writer.writerow([net_name, role[node], f"{volts:.9g}", f"{allowed:.3g}"])
@@ -225,7 +249,14 @@ def _roles(net: Network) -> list[str]:
     return role
 
 
-def _manifest(folder: Path, net: Network, circuit: Circuit, settings: SolverSettings, origin: str) -> dict[str, Any]:
+def _manifest(
+    folder: Path,
+    net: Network,
+    circuit: Circuit,
+    settings: SolverSettings,
+    origin: str,
+    ranges: Sequence[Ranges] | None,
+) -> dict[str, Any]:
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     return {
         "manifest_version": MANIFEST_VERSION,
@@ -246,7 +277,20 @@ def _manifest(folder: Path, net: Network, circuit: Circuit, settings: SolverSett
             {"node": i, "net": name, "role": role}
             for i, (name, role) in enumerate(zip(circuit.nets, _roles(net), strict=True))
         ],
-        "edge_map": {"file": "netlist/edge_map.csv", "rule": "edge e of the network is instance ne<e>"},
+        "edge_map": "netlist/edge_map.csv",
+        "lowering": {
+            "passes": list(circuit.passes),
+            "phases": [
+                {
+                    "edges": len(phase.edges),
+                    "devices": stage.n_devices,
+                    "folded_edges": int(stage.folded.size),
+                    "dropped_edges": int(stage.dropped.size),
+                }
+                for phase, stage in zip(net.phases, circuit.stages, strict=True)
+            ],
+            "ranges": None if ranges is None else [[low.tolist(), high.tolist()] for low, high in ranges],
+        },
         "warnings": [f"no input reaches read-out net {circuit.nets[n]}" for n in unreachable_readout(net)],
         "sha256": {str(p.relative_to(folder)): sha256_file(p) for p in files},
     }
@@ -298,6 +342,10 @@ def read_bundle(path: Path) -> Bundle:
         hashes = {str(name): str(digest) for name, digest in manifest["sha256"].items()}
         units = {name: float(manifest["scaling"][name]) for name in ("c", "v_unit", "i_unit", "v_cm")}
         settings = SolverSettings(float(manifest["solver"]["error"]), int(manifest["solver"]["steps"]))
+        passes = parse_passes(",".join(manifest["lowering"]["passes"]) or "none")
+        ranges = manifest["lowering"]["ranges"]
+        if ranges is not None:
+            ranges = [(np.array(low, dtype=float), np.array(high, dtype=float)) for low, high in ranges]
         if settings.steps < 1 or not settings.error > 0:
             raise ValueError(f"error {settings.error:g} in {settings.steps} steps")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -310,4 +358,5 @@ def read_bundle(path: Path) -> Bundle:
     if manifest["edited"]:
         edited.append(MANIFEST)
     network = load_network(path / "network.kcnet")
-    return Bundle(path, network, build_circuit(network, scaling), settings, manifest, tuple(edited))
+    circuit = build_circuit(network, scaling, passes, ranges)
+    return Bundle(path, network, circuit, settings, manifest, tuple(edited))

@@ -1,22 +1,25 @@
 """The circuit of a network: named nodes, capacitors and edge devices with parameters in SI units, as columns.
 
-Behavioural level, one phase. Everything downstream (netlists of each simulator, edge map, README) is text made
-from this.
+Behavioural level. Everything downstream (netlists of each simulator, edge map, README) is text made from this.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.network.graph import Edges, Network
-from kcnet_eda.network.laws import PHI_NAMES, TANH
+from kcnet_eda.lowering.devices import UNITS, DeviceTable, Shape
+from kcnet_eda.lowering.passes import DEFAULT_PASSES, Ranges, lower
+from kcnet_eda.network.graph import Network
 from kcnet_eda.network.validate import problems
 from kcnet_eda.physical.scaling import Scaling
+
+Floats = NDArray[np.float64]
 
 #: The net that model ground maps to.
 RAIL = "vcm"
@@ -28,56 +31,68 @@ _LONGEST_NAME = 32
 
 @dataclass(frozen=True, eq=False)
 class DeviceGroup:
-    """The edges of one law: module ``kc_edge_<law>``; rows are sorted by target, then source node.
+    """The devices of one table: ``values`` [n, parameters] in the units that the module declares, ``names`` the
+    instances' names."""
 
-    ``edge`` are edge numbers of the trained network, ``values`` [len(edge), parameters] in the units that the
-    module declares.
-    """
+    table: DeviceTable
+    values: Floats
+    names: tuple[str, ...]
 
-    module: str
-    edge: NDArray[np.int64]
-    source: NDArray[np.int32]
-    target: NDArray[np.int32]
-    parameters: tuple[str, ...]
-    values: NDArray[np.float64]
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One phase of the circuit: it runs for ``duration`` seconds on the nodes 0 .. ``n_nodes`` − 1. ``folded`` and
+    ``dropped`` are its trained edges that have no device."""
+
+    number: int
+    n_nodes: int
+    duration: float
+    groups: tuple[DeviceGroup, ...]
+    folded: NDArray[np.int64]
+    dropped: NDArray[np.int64]
+
+    @property
+    def n_devices(self) -> int:
+        """Edge devices of this phase."""
+        return sum(len(g.names) for g in self.groups)
 
 
 @dataclass(frozen=True, eq=False)
 class Circuit:
-    """A one-phase behavioural circuit. ``nets[i]`` is the net of node i; ``nets[0]`` is the common-mode rail."""
+    """A behavioural circuit. ``nets[i]`` is the net of node i; ``nets[0]`` is the common-mode rail. ``passes`` are what
+    was done on the way from edges to devices."""
 
     name: str
     nets: tuple[str, ...]
     scaling: Scaling
-    groups: tuple[DeviceGroup, ...]
-    t_end: float
-    """Run time in seconds."""
+    stages: tuple[Stage, ...]
+    passes: tuple[str, ...]
 
     @property
-    def modules(self) -> tuple[str, ...]:
-        """The Verilog-A modules that occur."""
-        return tuple(g.module for g in self.groups)
+    def t_end(self) -> float:
+        """Run time of all phases, in seconds."""
+        return sum(stage.duration for stage in self.stages)
+
+    @property
+    def modules(self) -> dict[str, Shape | None]:
+        """The Verilog-A modules that occur, by name; None for a hand-written one."""
+        return {g.table.module: g.table.shape for stage in self.stages for g in stage.groups}
 
     @property
     def n_devices(self) -> int:
-        """Edge devices."""
-        return sum(g.edge.size for g in self.groups)
-
-
-def _parameters(edges: Edges, code: int, rows: NDArray[np.int64], s: Scaling) -> tuple[tuple[str, ...], np.ndarray]:
-    a, b, c, k = (column[rows] for column in (edges.a, edges.b, edges.c, edges.k))
-    if code == TANH:
-        return ("imax", "ws", "wd", "x0"), np.stack([k * s.i_unit, a / s.v_unit, b / s.v_unit, c], axis=1)
-    values = [a * s.g_unit, b * s.g_unit, c * s.i_unit]
-    if (k == 1.0).all():  # the module's default, and Eq. (6)'s: not worth a column
-        return ("gs", "gd", "i0"), np.stack(values, axis=1)
-    return ("gs", "gd", "i0", "k"), np.stack([*values, k], axis=1)
+        """Edge devices of all phases."""
+        return sum(stage.n_devices for stage in self.stages)
 
 
 def _export_problems(network: Network) -> list[str]:
     found = problems(network)
-    if len(network.phases) > 1:
-        found.append(f"has {len(network.phases)} phases; the behavioural export takes one")
+    for number, phase in enumerate(network.phases):
+        if phase.residual_from is not None:
+            found.append(
+                f"phase {number} adds the end of phase {phase.residual_from}; no circuit is built for that yet"
+            )
+        if number and phase.fill == "repeat" and phase.n_nodes > network.phases[number - 1].n_nodes:
+            found.append(f"phase {number} repeats voltages on new nodes; no circuit is built for that yet")
     bad = [
         n for n in network.node_names[1:] if not _IDENTIFIER.fullmatch(n) or n in _RESERVED or len(n) > _LONGEST_NAME
     ]
@@ -89,24 +104,42 @@ def _export_problems(network: Network) -> list[str]:
     return found
 
 
-def build_circuit(network: Network, scaling: Scaling) -> Circuit:
-    """The behavioural circuit of ``network`` at ``scaling``.
+def require_exportable(network: Network) -> None:
+    """Raise :class:`InvalidInputError` with every reason why ``network`` cannot become a circuit."""
+    found = _export_problems(network)
+    if found:
+        raise InvalidInputError(f"network {network.name!r} cannot be exported", found)
+
+
+def build_circuit(
+    network: Network,
+    scaling: Scaling,
+    passes: tuple[str, ...] = DEFAULT_PASSES,
+    ranges: Sequence[Ranges] | None = None,
+) -> Circuit:
+    """The behavioural circuit of ``network`` at ``scaling``, lowered by ``passes``; ``ranges`` are the voltage ranges
+    of each phase, in model units, that the pass ``drop`` needs.
 
     Raises
     ------
     InvalidInputError
         The network cannot become one; every reason is listed, and nothing was written.
     """
-    found = _export_problems(network)
-    if found:
-        raise InvalidInputError(f"network {network.name!r} cannot be exported", found)
-    edges = network.phases[0].edges
-    groups = []
-    for code in np.unique(edges.phi):
-        rows = np.flatnonzero(edges.phi == code)
-        rows = rows[np.lexsort((edges.source[rows], edges.target[rows]))]
-        names, values = _parameters(edges, int(code), rows, scaling)
-        module = f"kc_edge_{PHI_NAMES[code]}"
-        groups.append(DeviceGroup(module, rows, edges.source[rows], edges.target[rows], names, values))
-    nets = (RAIL, *network.node_names[1:])
-    return Circuit(network.name, nets, scaling, tuple(groups), network.duration * scaling.t_unit)
+    require_exportable(network)
+    stages = []
+    several = len(network.phases) > 1
+    for number, phase in enumerate(network.phases):
+        lowered = lower(phase, passes, None if ranges is None else ranges[number])
+        prefix = f"n{number}" if several else "n"
+        groups = tuple(
+            DeviceGroup(t, _in_si(t, scaling), tuple(f"{prefix}{t.letter}{i}" for i in t.number.tolist()))
+            for t in lowered.tables
+        )
+        duration = phase.duration * scaling.t_unit
+        stages.append(Stage(number, phase.n_nodes, duration, groups, lowered.folded, lowered.dropped))
+    return Circuit(network.name, (RAIL, *network.node_names[1:]), scaling, tuple(stages), passes)
+
+
+def _in_si(table: DeviceTable, s: Scaling) -> Floats:
+    factor = {"S": s.g_unit, "A": s.i_unit, "V": s.v_unit, "1/V": 1 / s.v_unit, "1": 1.0}
+    return table.values * [factor[UNITS[name.partition("_")[0]]] for name in table.parameters]

@@ -2,59 +2,145 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from kcnet_eda.export.circuit import Circuit, DeviceGroup
+import numpy as np
+
+from kcnet_eda.export.circuit import Circuit, DeviceGroup, Stage
 from kcnet_eda.export.render import render
-from kcnet_eda.units import spice_number
+from kcnet_eda.lowering.devices import gated
+
+#: The width of an enable's edge over the solver's step: short enough to leave no trace (its square counts), long
+#: enough that no simulator takes its two corners for one.
+_RAMP = 1 / 200
 
 
-def _columns(circuit: Circuit, group: DeviceGroup) -> Iterator[tuple[int, str, str, list[str]]]:
-    nets = circuit.nets
-    text = [[spice_number(v) for v in column] for column in group.values.T.tolist()]
-    rows = zip(group.edge.tolist(), group.source.tolist(), group.target.tolist(), zip(*text, strict=True), strict=True)
-    for edge, source, target, values in rows:
-        yield edge, nets[source], nets[target], [f"{n}={v}" for n, v in zip(group.parameters, values, strict=True)]
+def _assignments(group: DeviceGroup) -> list[list[str]]:
+    """``name=value`` for every parameter of every device, one list a device; empty where a linear part is 0, which is
+    the module's default."""
+    columns = [
+        [f"{name}={value:.9g}" if value or name not in ("g", "i0") else "" for value in column]
+        for name, column in zip(group.table.parameters, group.values.T.tolist(), strict=True)
+    ]
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _by_target(circuit: Circuit, group: DeviceGroup) -> Iterator[dict[str, Any]]:
-    """The group's rows under one heading a target net; rows come sorted by target."""
-    heading: dict[str, Any] | None = None
-    for edge, source, target, values in _columns(circuit, group):
-        if heading is None or heading["target"] != target:
-            if heading is not None:
-                yield heading
-            heading = {"target": target, "devices": []}
-        heading["devices"].append({"edge": edge, "source": source, "target": target, "values": " ".join(values)})
-    if heading is not None:
-        yield heading
+def _by_target(group: DeviceGroup, nets: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """The group's devices under one heading a target net; they come sorted by target."""
+    t = group.table
+    target, source = t.target.tolist(), [nets[n] for n in t.source.tolist()]
+    text = [" ".join(filter(None, row)) for row in _assignments(group)]
+    starts = [0, *(np.flatnonzero(np.diff(t.target)) + 1).tolist()]
+    for begin, end in zip(starts, [*starts[1:], len(t)], strict=True):
+        rows = zip(group.names[begin:end], source[begin:end], text[begin:end], strict=True)
+        yield {"target": nets[target[begin]], "devices": list(rows)}
 
 
-def render_netlist(circuit: Circuit, simulator: str) -> str:
-    """The circuit's netlist for ``ngspice`` or ``vacask``."""
-    groups = [{"module": g.module, "n": g.edge.size, "targets": _by_target(circuit, g)} for g in circuit.groups]
+def _groups(stage: Stage, nets: tuple[str, ...], enable: str | None) -> list[dict[str, Any]]:
+    found = []
+    for group in stage.groups:
+        module = group.table.module if enable is None else gated(group.table).module
+        if enable is not None:
+            group = DeviceGroup(gated(group.table), group.values, group.names)
+        found.append({"module": module, "enable": enable, "n": len(group.names), "targets": _by_target(group, nets)})
+    return found
+
+
+def render_netlist(circuit: Circuit, stage: Stage, simulator: str) -> str:
+    """The netlist of one phase for ``ngspice`` or ``vacask``."""
     return render(
         f"{simulator}/netlist.j2",
         circuit=circuit,
         scaling=circuit.scaling,
-        groups=groups,
+        phase=None if len(circuit.stages) == 1 else stage.number,
+        n_devices=stage.n_devices,
+        groups=_groups(stage, circuit.nets, None),
+        enables=[],
         rail=circuit.nets[0],
-        nets=circuit.nets[1:],
+        nets=circuit.nets[1 : stage.n_nodes],
+    )
+
+
+@dataclass(frozen=True)
+class Enable:
+    """The enable of a phase: the corners (seconds, volts above the rail) of its source's waveform."""
+
+    net: str
+    corners: tuple[tuple[float, float], ...]
+
+
+def enables(circuit: Circuit, steps: int) -> tuple[Enable, ...]:
+    """One enable a phase, 1 V within its window and 0 V outside, each edge centred on the hand-over; ``steps`` are the
+    solver's steps a phase."""
+    half = 0.5 * _RAMP * min(stage.duration for stage in circuit.stages) / steps
+    found, begin = [], 0.0
+    for stage in circuit.stages:
+        end = begin + stage.duration
+        corners = [(0.0, 1.0)] if stage.number == 0 else [(0.0, 0.0), (begin - half, 0.0), (begin + half, 1.0)]
+        if stage is not circuit.stages[-1]:
+            corners += [(end - half, 1.0), (end + half, 0.0)]
+        found.append(Enable(f"en{stage.number}", tuple(corners)))
+        begin = end
+    return tuple(found)
+
+
+def gated_nets(circuit: Circuit) -> tuple[tuple[str, ...], ...]:
+    """The net of each node in each phase of the one netlist of all phases: a node that vanishes and comes back starts
+    anew at the common mode, so it comes back as another capacitor."""
+    found: list[tuple[str, ...]] = []
+    for stage in circuit.stages:
+        known = found[-1] if found else ()
+        seen = {net for nets in found for net in nets}
+        new = circuit.nets[len(known) : stage.n_nodes]
+        found.append((*known[: stage.n_nodes], *(f"{n}_p{stage.number}" if n in seen else n for n in new)))
+    return tuple(found)
+
+
+def render_gated_netlist(circuit: Circuit, steps: int, simulator: str) -> str:
+    """One netlist of all phases: the devices of each conduct while its enable is high."""
+    nets = gated_nets(circuit)
+    signals = enables(circuit, steps)
+    return render(
+        f"{simulator}/netlist.j2",
+        circuit=circuit,
+        scaling=circuit.scaling,
+        phase=None,
+        n_devices=circuit.n_devices,
+        groups=[
+            g for s, names, en in zip(circuit.stages, nets, signals, strict=True) for g in _groups(s, names, en.net)
+        ],
+        enables=signals,
+        rail=circuit.nets[0],
+        nets=list(dict.fromkeys(net for names in nets for net in names[1:])),
     )
 
 
 def edge_map_csv(circuit: Circuit) -> str:
-    """Trained edge number, instance, device, nets and device parameters, one line an edge, in edge order."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["edge", "instance", "device", "source", "target", "parameters"])
-    rows = [
-        (edge, f"ne{edge}", group.module, source, target, " ".join(values))
-        for group in circuit.groups
-        for edge, source, target, values in _columns(circuit, group)
-    ]
-    writer.writerows(sorted(rows))
-    return out.getvalue()
+    """Every trained edge with its device: phase, edge number, instance, module, nets and the device's parameters that
+    are this edge's own, one line an edge, in edge order."""
+    lines = ["phase,edge,instance,device,source,target,parameters"]
+    for stage in circuit.stages:
+        rows: list[tuple[int, str]] = []
+        for group in stage.groups:
+            rows += _map_rows(circuit, stage, group)
+        rows += [(e, f"{stage.number},{e},,,,,folded into the nodes' constant currents") for e in stage.folded.tolist()]
+        rows += [(e, f"{stage.number},{e},,,,,dropped: it never conducts in range") for e in stage.dropped.tolist()]
+        lines += [text for _, text in sorted(rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _map_rows(circuit: Circuit, stage: Stage, group: DeviceGroup) -> Iterator[tuple[int, str]]:
+    t = group.table
+    text = _assignments(group)
+    of_term: dict[int, list[int]] = {}
+    for column, name in enumerate(t.parameters):
+        of_term.setdefault(int(name.partition("_")[2] or 0), []).append(column)
+    whole = list(range(len(t.parameters)))
+    device = np.repeat(np.arange(len(t)), np.diff(t.first)).tolist()
+    for edge, i, term in zip(t.edge.tolist(), device, t.term.tolist(), strict=True):
+        columns = whole if t.shape is None else of_term.get(term, [])
+        own = " ".join(filter(None, (text[i][c] for c in columns))) or "in the nodes' constant currents"
+        ends = f"{circuit.nets[t.source[i]]},{circuit.nets[t.target[i]]}"
+        yield edge, f"{stage.number},{edge},{group.names[i]},{t.module},{ends},{own}"

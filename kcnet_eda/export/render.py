@@ -22,6 +22,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters["spice"] = spice_number  # exact enough for a simulator: 1e-12
+    environment.filters["spice12"] = lambda t: f"{t:.12g}"  # instants that differ little
     environment.filters["si"] = format_si  # for people: 1 pF
     return environment
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.export.circuit import Circuit
+from kcnet_eda.export.circuit import Circuit, Stage
+from kcnet_eda.export.netlist import gated_nets
 from kcnet_eda.export.render import render
 from kcnet_eda.physical.scaling import Scaling
 
@@ -20,8 +22,8 @@ _NETS_A_LINE = 8
 
 @dataclass(frozen=True, slots=True)
 class SolverSettings:
-    """Trapezoidal rule with ``steps`` equal steps; tolerances follow the scale, so that every scale sees the same
-    arithmetic. ``error`` is the relative error that the settings were chosen for."""
+    """Trapezoidal rule with ``steps`` equal steps a phase; tolerances follow the scale, so that every scale sees the
+    same arithmetic. ``error`` is the relative error that the settings were chosen for."""
 
     error: float
     steps: int
@@ -33,7 +35,7 @@ class SolverSettings:
     def as_dict(self, scaling: Scaling) -> dict[str, Any]:
         """Everything, for manifests and reports."""
         return {
-            "method": "trapezoidal, equal steps",
+            "method": "trapezoidal, equal steps a phase",
             "steps": self.steps,
             "error": self.error,
             **self.tolerances(scaling),
@@ -53,10 +55,31 @@ class SolverSettings:
         }
 
 
+@dataclass(frozen=True)
+class Window:
+    """What one transient run covers: the capacitors' nets, how long it lasts and the solver's step, in seconds."""
+
+    nets: tuple[str, ...]
+    t_end: float
+    t_step: float
+
+
+def stage_window(circuit: Circuit, stage: Stage, settings: SolverSettings) -> Window:
+    """The window of one phase."""
+    return Window(circuit.nets[1 : stage.n_nodes], stage.duration, stage.duration / settings.steps)
+
+
+def gated_window(circuit: Circuit, settings: SolverSettings) -> Window:
+    """The window of the one netlist of all phases."""
+    nets = dict.fromkeys(net for names in gated_nets(circuit) for net in names[1:])
+    step = min(stage.duration for stage in circuit.stages) / settings.steps
+    return Window(tuple(nets), circuit.t_end, step)
+
+
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One run: initial node voltages ``v0`` [nodes] in volts above the rail, ground first; its waveforms go to
-    ``<output>.raw``."""
+    """One run: initial voltages ``v0`` in volts above the rail of the window's first nets (the others start at 0); its
+    waveforms go to ``<output>.raw``."""
 
     title: str
     v0: NDArray[np.float64]
@@ -65,6 +88,7 @@ class Sample:
 
 def render_testbench(
     circuit: Circuit,
+    window: Window,
     settings: SolverSettings,
     samples: Sequence[Sample],
     *,
@@ -77,19 +101,19 @@ def render_testbench(
 
     ``netlist`` and ``osdi`` are paths as the simulator shall see them, relative to where it runs.
     """
-    nets = circuit.nets[1:]
+    nets = window.nets
     return render(
         f"{simulator}/testbench.j2",
         circuit=circuit,
+        window=window,
         settings=settings,
         netlist=netlist,
         osdi=osdi,
         tolerances=settings.tolerances(circuit.scaling),
         ascii_output=ascii_output,
-        t_step=circuit.t_end / settings.steps,
         save_lines=[nets[i : i + _NETS_A_LINE] for i in range(0, len(nets), _NETS_A_LINE)],
         samples=[
-            {"title": s.title, "output": s.output, "initial": list(zip(nets, s.v0[1:].tolist(), strict=True))}
+            {"title": s.title, "output": s.output, "initial": list(zip_longest(nets, s.v0.tolist(), fillvalue=0.0))}
             for s in samples
         ],
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -14,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcnet_eda.errors import BadDataError, KcnetError, NotConvergedError, RunTimeoutError
-from kcnet_eda.export.bundle import Bundle
 from kcnet_eda.export.testbench import Sample, SolverSettings, render_testbench
+from kcnet_eda.network.graph import carry_over, settle
 from kcnet_eda.study.accuracy import decision_time
+from kcnet_eda.study.legs import Bench, Leg
 from kcnet_eda.study.store import Result, Status
-from kcnet_eda.tools.openvaf import compile_file
 from kcnet_eda.tools.rawfile import read_transient
-from kcnet_eda.tools.simulators import Simulator, explain
+from kcnet_eda.tools.simulators import explain
 
 Floats = NDArray[np.float64]
 
@@ -37,31 +36,6 @@ class Job:
     v0: Floats
     settings: SolverSettings
     keep_waveform: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Bench:
-    """Where runs happen: ``folder`` is laid out by :func:`prepare_bench`; ``timeout_s`` bounds one sample."""
-
-    bundle: Bundle
-    simulator: Simulator
-    folder: Path
-    osdi: tuple[str, ...]
-    timeout_s: float
-    cancel: threading.Event = field(default_factory=threading.Event)
-
-
-def prepare_bench(bundle: Bundle, simulator: Simulator, folder: Path, timeout_s: float) -> Bench:
-    """Compile the bundle's devices and copy netlist and devices to ``folder``, so that decks name plain relative
-    paths whatever the run folder is called."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    names = []
-    for module in bundle.circuit.modules:
-        shutil.copyfile(compile_file(bundle.path / "veriloga" / f"{module}.va"), folder / f"{module}.osdi")
-        names.append(f"{module}.osdi")
-    shutil.copyfile(bundle.netlist(simulator.name), folder / "circuit.inc")
-    return Bench(bundle, simulator, folder, tuple(names), timeout_s)
 
 
 def run_jobs(bench: Bench, jobs: Sequence[Job], workers: int, done: Callable[[str, Result], None]) -> None:
@@ -97,21 +71,62 @@ def _batches(jobs: Sequence[Job], workers: int) -> Iterator[Sequence[Job]]:
         start = stop
 
 
+@dataclass(eq=False)
+class _Way:
+    """How far a sample has come: its state [1, nodes], what each phase so far evolved to, and its waveforms."""
+
+    state: Floats
+    evolved: list[Floats] = field(default_factory=list)
+    time: list[Floats] = field(default_factory=list)
+    readout: list[Floats] = field(default_factory=list)
+    wall: float = 0.0
+    peak: int = 0
+
+
 def _run_batch(bench: Bench, number: int, jobs: Sequence[Job]) -> list[tuple[Job, Result]]:
-    """Run a batch in a folder of its own; the folder stays only where a sample failed."""
+    """Run a batch, leg by leg, in a folder of its own; the folder stays only where a sample failed."""
+    network = bench.bundle.network
+    ways = {job.key: _Way(job.v0[None]) for job in jobs}
+    results: dict[str, Result] = {}
+    elapsed = 0.0
     folder = bench.folder / f"batch_{number:05d}"
-    folder.mkdir()
-    scaling = bench.bundle.circuit.scaling
-    samples = [Sample(f"sample {job.sample}", job.v0 * scaling.v_unit, f"s{i:05d}") for i, job in enumerate(jobs)]
+    for leg in bench.legs(jobs[0].settings):
+        running = [job for job in jobs if job.key not in results]
+        if not running:
+            break
+        place = folder / f"phase{leg.phases.start}"
+        place.mkdir(parents=True)
+        for job in running:
+            ways[job.key].state = carry_over(ways[job.key].state, network.phases[leg.phases.start])
+        results |= _run_leg(bench, leg, place, running, ways, elapsed)
+        elapsed += leg.window.t_end
+    for job in jobs:
+        if job.key not in results:
+            results[job.key] = _passed(job, ways[job.key])
+    if all(result.status is Status.PASSED for result in results.values()):
+        shutil.rmtree(folder)
+    return [(job, results[job.key]) for job in jobs]
+
+
+def _run_leg(
+    bench: Bench, leg: Leg, folder: Path, jobs: Sequence[Job], ways: dict[str, _Way], begin: float
+) -> dict[str, Result]:
+    """Run ``jobs`` through a leg that begins at ``begin`` seconds: their ways go on; those that failed are returned."""
+    circuit = bench.bundle.circuit
+    samples = [
+        Sample(f"sample {job.sample}", ways[job.key].state[0, 1:] * circuit.scaling.v_unit, f"s{i:05d}")
+        for i, job in enumerate(jobs)
+    ]
     deck = folder / f"deck{bench.simulator.suffix}"
     deck.write_text(
         render_testbench(
-            bench.bundle.circuit,
+            circuit,
+            leg.window,
             jobs[0].settings,
             samples,
             simulator=bench.simulator.name,
-            netlist="../circuit.inc",
-            osdi=[f"../{name}" for name in bench.osdi],
+            netlist=f"../../{leg.netlist}",
+            osdi=[f"../../{name}" for name in leg.osdi],
         )
     )
     failure: KcnetError
@@ -121,32 +136,49 @@ def _run_batch(bench: Bench, number: int, jobs: Sequence[Job]) -> list[tuple[Job
         peak, failure = completed.peak_kib, explain(completed)
     except RunTimeoutError as error:
         failure = error
-    wall = time.monotonic() - started
-    results = []
+    wall = (time.monotonic() - started) / len(jobs)
+    failed = {}
     for job, sample in zip(jobs, samples, strict=True):
-        path = folder / f"{sample.output}.raw"
-        results.append((job, _read(bench.bundle, job, path, failure, wall / len(jobs), peak)))
-    if all(result.status is Status.PASSED for _, result in results):
-        shutil.rmtree(folder)
-    return results
+        way = ways[job.key]
+        way.wall, way.peak = way.wall + wall, max(way.peak, peak)
+        result = _read(bench, leg, way, folder / f"{sample.output}.raw", failure, begin)
+        if result is not None:
+            failed[job.key] = result
+    return failed
 
 
-def _read(bundle: Bundle, job: Job, path: Path, failure: KcnetError, wall: float, peak: int) -> Result:
-    """The result in a raw file; where there is no file, the batch's own failure says why."""
-    circuit, network = bundle.circuit, bundle.network
+def _read(bench: Bench, leg: Leg, way: _Way, path: Path, failure: KcnetError, begin: float) -> Result | None:
+    """Take a leg's end from a raw file onto ``way``. Where that cannot be, the result that says why; where there is no
+    file at all, the simulator's own failure does."""
+    scaling, network = bench.bundle.circuit.scaling, bench.bundle.network
     if not path.exists():
-        return Result(_status(failure), str(failure), wall, peak)
+        return Result(_status(failure), str(failure), way.wall, way.peak)
     try:
-        waves = read_transient(path, circuit.nets[1:], circuit.t_end)
+        waves = read_transient(path, leg.window.nets, leg.window.t_end)
     except BadDataError as error:
         timed_out = isinstance(failure, RunTimeoutError)  # it was killed while writing this file
-        return Result(_status(failure) if timed_out else Status.BAD_DATA, str(error), wall, peak)
-    scaling = circuit.scaling
-    v_end = np.zeros(len(circuit.nets))
-    v_end[1:] = (waves.values[-1] - scaling.v_cm) / scaling.v_unit
-    readout = waves.values[:, network.readout - 1]
-    kept = (waves.time, readout) if job.keep_waveform else None
-    return Result(Status.PASSED, "", wall, peak, v_end, decision_time(waves.time, readout), kept)
+        return Result(_status(failure) if timed_out else Status.BAD_DATA, str(error), way.wall, way.peak)
+    column = {net: i for i, net in enumerate(leg.window.nets)}
+    end = np.zeros((1, len(leg.nets)))
+    end[0, 1:] = (waves.values[-1, [column[net] for net in leg.nets[1:]]] - scaling.v_cm) / scaling.v_unit
+    if len(leg.phases) > 1:
+        way.state = end
+    else:
+        way.evolved.append(end)
+        way.state = settle(network, way.evolved)
+    if network.readout.max() < len(leg.nets):
+        way.time.append(waves.time + begin)
+        way.readout.append(waves.values[:, [column[leg.nets[n]] for n in network.readout]])
+    else:  # the outputs begin in a later phase
+        way.time.clear()
+        way.readout.clear()
+    return None
+
+
+def _passed(job: Job, way: _Way) -> Result:
+    times, readout = np.concatenate(way.time), np.concatenate(way.readout)
+    kept = (times, readout) if job.keep_waveform else None
+    return Result(Status.PASSED, "", way.wall, way.peak, way.state[0], decision_time(times, readout), kept)
 
 
 def _status(failure: KcnetError) -> Status:

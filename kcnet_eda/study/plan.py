@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from kcnet_eda.dynamics.reference import method
 from kcnet_eda.export.bundle import Bundle
 from kcnet_eda.export.testbench import SolverSettings
+from kcnet_eda.export.veriloga import gated_modules
 from kcnet_eda.files import sha256_bytes, sha256_file
 from kcnet_eda.network.data import DataSet
 from kcnet_eda.study.batch import Job
@@ -32,6 +33,7 @@ class Plan:
     data: DataSet
     x0: NDArray[np.float64]
     seed: int
+    gated: bool
     main: tuple[Job, ...]
     half_step: dict[int, Job]
     reference_keys: tuple[str, ...]
@@ -46,10 +48,13 @@ class Plan:
         return int(self.data.index[position])
 
 
-def make_plan(bundle: Bundle, simulator: Simulator, data: DataSet, seed: int) -> Plan:
-    """Plan all of ``data``; ``seed`` draws the samples of the half-step check."""
+def make_plan(bundle: Bundle, simulator: Simulator, data: DataSet, seed: int, gated: bool) -> Plan:
+    """Plan all of ``data``; ``seed`` draws the samples of the half-step check; ``gated`` is
+    :attr:`kcnet_eda.study.legs.Bench.gated`."""
     x0 = bundle.network.initial_state(data.x)
-    sources = [bundle.netlist(simulator.name), *(bundle.path / "veriloga" / f"{m}.va" for m in bundle.circuit.modules)]
+    modules = gated_modules(bundle.circuit) if gated else bundle.circuit.modules
+    sources = [bundle.netlist(simulator.name, stage) for stage in ((None,) if gated else bundle.circuit.stages)]
+    sources += [bundle.path / "veriloga" / f"{module}.va" for module in modules]
     tools = [simulator.name, simulator.version(), openvaf.version(find_openvaf())]
     circuit = " ".join([*map(sha256_file, sources), *tools])
     truth = f"{sha256_file(bundle.path / 'network.kcnet')} {method(bundle.network)}"
@@ -65,6 +70,7 @@ def make_plan(bundle: Bundle, simulator: Simulator, data: DataSet, seed: int) ->
         data,
         x0,
         seed,
+        gated,
         main=tuple(job(i, bundle.settings, keep=i < _KEPT_WAVEFORMS) for i in range(n)),
         half_step={int(i): job(int(i), bundle.settings.halved(), keep=False) for i in checked},
         reference_keys=tuple(_key(truth, x) for x in x0),

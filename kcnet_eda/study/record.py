@@ -146,7 +146,12 @@ def make_record(
             "warning": warning,
             "export_warnings": bundle.manifest["warnings"],
             "sha256": {
-                "netlist": sha256_file(bundle.netlist(plan.simulator.name)),
+                **{
+                    bundle.netlist(plan.simulator.name, stage).name: sha256_file(
+                        bundle.netlist(plan.simulator.name, stage)
+                    )
+                    for stage in ((None,) if plan.gated else bundle.circuit.stages)
+                },
                 "network": sha256_file(bundle.path / "network.kcnet"),
                 "manifest": sha256_file(bundle.path / MANIFEST),
             },

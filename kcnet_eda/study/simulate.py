@@ -22,7 +22,8 @@ from kcnet_eda.network.data import DataSet, load_data
 from kcnet_eda.network.graph import Network, labels
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.progress import NoProgress, Progress
-from kcnet_eda.study.batch import Job, prepare_bench, run_jobs
+from kcnet_eda.study.batch import Job, run_jobs
+from kcnet_eda.study.legs import prepare_bench
 from kcnet_eda.study.plan import Plan, make_plan
 from kcnet_eda.study.record import make_record
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
@@ -35,6 +36,8 @@ REPORT = "report.html"
 OUTPUTS = "outputs.npz"
 NETWORK = "network.kcnet"
 STORE = "study.sqlite"
+#: How node voltages pass from one phase to the next.
+HAND_OVERS = ("staged", "gated")
 _TIMEOUT_S = 120.0
 
 
@@ -50,6 +53,7 @@ def simulate(
     simulator: str | None = None,
     timeout_s: float = _TIMEOUT_S,
     error: float | None = None,
+    hand_over: str = "staged",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Run ``samples`` of ``data`` (None: all) through a bundle's circuit and through the software truth; leave the run
@@ -61,6 +65,9 @@ def simulate(
     ``out/bundle``. ``error`` is the relative error asked for (None: the bundle's, or 1e-3). ``jobs`` simulators run at
     once (None: one a core). ``timeout_s`` bounds one sample. An interrupted run goes on where it stopped.
 
+    A network of several phases runs ``staged`` (a netlist a phase, node voltages handed over exactly) or ``gated`` (one
+    netlist with phase enables, as hardware does it), as ``hand_over`` says.
+
     Raises
     ------
     InvalidInputError
@@ -71,6 +78,8 @@ def simulate(
         No simulator or compiler; or not a single run passed.
     """
     progress = progress or NoProgress()
+    if hand_over not in HAND_OVERS:
+        raise InvalidInputError(f"--hand-over {hand_over}", ["is not known"], f"Use {' or '.join(HAND_OVERS)}.")
     jobs = jobs if jobs is not None else os.cpu_count() or 1
     if jobs < 1:
         raise InvalidInputError(f"--jobs {jobs}", ["must be at least 1"])
@@ -88,7 +97,8 @@ def simulate(
     started = time.monotonic()
     with hold_folder(out), open_store(out / STORE) as store:
         bundle = _bundle(source, out, error)
-        plan = make_plan(bundle, chosen, dataset, seed or 0)
+        gated = hand_over == "gated" and len(bundle.circuit.stages) > 1
+        plan = make_plan(bundle, chosen, dataset, seed or 0, gated)
         rows = (PlannedRun(job.key, job.sample, variant) for job, variant in plan.runs)
         store.plan(rows, chosen.name, chosen.version(), plan.seed)
         reused = len(plan.runs) - len(_due(plan, store))
@@ -145,7 +155,7 @@ def _run_circuit(
     if due:
         for stale in (REPORT, RECORD, OUTPUTS):  # an older run's report must not stand beside a newer run's failure
             (out / stale).unlink(missing_ok=True)
-        bench = prepare_bench(plan.bundle, plan.simulator, out / "work", timeout_s)
+        bench = prepare_bench(plan.bundle, plan.simulator, out / "work", plan.gated, timeout_s)
         with progress.stage(plan.simulator.name, len(plan.runs)) as advance:
             advance(len(plan.runs) - len(due))
 

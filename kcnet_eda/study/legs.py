@@ -1,0 +1,81 @@
+"""The transient runs that a sample goes through: a phase each, or all of them in one netlist with phase enables."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kcnet_eda.export.bundle import Bundle
+from kcnet_eda.export.circuit import Stage
+from kcnet_eda.export.netlist import gated_nets
+from kcnet_eda.export.testbench import SolverSettings, Window, gated_window, stage_window
+from kcnet_eda.export.veriloga import gated_modules
+from kcnet_eda.tools.openvaf import compile_file
+from kcnet_eda.tools.simulators import Simulator
+
+
+@dataclass(frozen=True, eq=False)
+class Leg:
+    """One transient run of a sample: one of the ``phases``, or all. ``nets`` are those of the nodes 0, 1, ... at its
+    end; ``netlist`` and ``osdi`` are files in the bench's folder."""
+
+    window: Window
+    phases: range
+    nets: tuple[str, ...]
+    netlist: str
+    osdi: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Where runs happen: ``folder`` is laid out by :func:`prepare_bench`; ``timeout_s`` bounds one leg of a sample.
+    ``gated``: all phases in one netlist; otherwise staged, node voltages handed over exactly from phase to phase."""
+
+    bundle: Bundle
+    simulator: Simulator
+    folder: Path
+    gated: bool
+    timeout_s: float
+    cancel: threading.Event = field(default_factory=threading.Event)
+
+    def legs(self, settings: SolverSettings) -> list[Leg]:
+        """What a sample runs through, one leg after the other."""
+        circuit = self.bundle.circuit
+        if self.gated:
+            window, nets = gated_window(circuit, settings), gated_nets(circuit)[-1]
+            phases = range(len(circuit.stages))
+            return [Leg(window, phases, nets, _netlist_file(None), _osdi(gated_modules(circuit)))]
+        return [
+            Leg(
+                stage_window(circuit, stage, settings),
+                range(stage.number, stage.number + 1),
+                circuit.nets[: stage.n_nodes],
+                _netlist_file(stage),
+                _osdi(g.table.module for g in stage.groups),
+            )
+            for stage in circuit.stages
+        ]
+
+
+def _osdi(modules: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"{name}.osdi" for name in sorted(set(modules)))
+
+
+def _netlist_file(stage: Stage | None) -> str:
+    return "all_phases.inc" if stage is None else f"phase{stage.number}.inc"
+
+
+def prepare_bench(bundle: Bundle, simulator: Simulator, folder: Path, gated: bool, timeout_s: float) -> Bench:
+    """Compile the bundle's devices and copy netlists and devices to ``folder``, so that decks name plain relative
+    paths whatever the run folder is called."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    circuit = bundle.circuit
+    for module in gated_modules(circuit) if gated else circuit.modules:
+        shutil.copyfile(compile_file(bundle.path / "veriloga" / f"{module}.va"), folder / f"{module}.osdi")
+    for stage in (None,) if gated else circuit.stages:
+        shutil.copyfile(bundle.netlist(simulator.name, stage), folder / _netlist_file(stage))
+    return Bench(bundle, simulator, folder, gated, timeout_s)
