@@ -42,7 +42,7 @@ _MAX_STEPS = 1_000_000
 _STIFF = -4  # DOP853's code for a phase on which it is limited by stability, not by accuracy
 LARGE = 50_000  # edges
 _STILL = 1e-5  # of each node's range: what one more doubling of the steps may change
-_DRAWN_STEPS = 400
+_DRAWN_STEPS = 200
 _FIRST_STEPS, _LAST_STEPS = 200, 12_800
 
 

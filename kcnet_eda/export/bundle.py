@@ -121,13 +121,13 @@ def export(
 
 def choose_settings(net: Network, error: float) -> tuple[SolverSettings, Floats, Floats, str]:
     """Solver settings for a relative ``error``, and what they were chosen on: initial states [n, nodes] of example
-    inputs, reference final states [·, nodes of the last phase] of the first of them, and where they come from."""
+    inputs, their reference final states [n, nodes of the last phase], and where the examples come from."""
     x, origin = _examples(net)
     x0 = net.initial_state(x)
     large = net.n_edges > LARGE
-    few = x0[:_FEW_EXAMPLES] if large else x0
-    v_ref = final_states(net, few, (os.cpu_count() or 1) if large else 1)  # few samples do not pay for processes
-    return SolverSettings(error, steps_for(net, few, v_ref, error)), x0, v_ref, origin
+    v_ref = final_states(net, x0, (os.cpu_count() or 1) if large else 1)  # few samples do not pay for processes
+    few = _FEW_EXAMPLES if large else len(x0)
+    return SolverSettings(error, steps_for(net, x0[:few], v_ref[:few], error)), x0, v_ref, origin
 
 
 def _claims(path: Path) -> list[str]:
