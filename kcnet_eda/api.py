@@ -14,6 +14,7 @@ from kcnet_eda.export.bundle import export
 from kcnet_eda.export.trace import trace
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.report.write import report
+from kcnet_eda.study.both import simulate_both
 from kcnet_eda.study.import_network import import_network as import_
 from kcnet_eda.study.simulate import simulate as _simulate
 from kcnet_eda.tools.doctor import doctor
@@ -23,8 +24,13 @@ __all__ = ["compile", "demo", "doctor", "export", "import_", "report", "simulate
 
 
 def simulate(target: str | Path, out: Path, **options: Any) -> dict[str, Any]:
-    """:func:`kcnet_eda.study.simulate.simulate`, and the run's ``report.html``; returns the record."""
-    record = _simulate(target, out, **options)
+    """:func:`kcnet_eda.study.simulate.simulate`, or, with ``simulator="both"``,
+    :func:`kcnet_eda.study.both.simulate_both`; and the run's ``report.html``. Returns the record."""
+    if options.get("simulator") == "both":
+        record = simulate_both(target, out, **{k: v for k, v in options.items() if k != "simulator"})
+        report(out / "vacask")
+    else:
+        record = _simulate(target, out, **options)
     report(out)
     return record
 

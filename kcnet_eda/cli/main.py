@@ -30,7 +30,8 @@ Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Simulators at on
 SimulatorName = Annotated[
     str | None,
     typer.Option(
-        "--simulator", help="ngspice or vacask; if not given ngspice, or VACASK where ngspice cannot load OSDI devices."
+        "--simulator",
+        help="ngspice, vacask or both; if not given ngspice, or VACASK where ngspice cannot load OSDI devices.",
     ),
 ]
 Samples = Annotated[int | None, typer.Option("--samples", help="How many samples; all if not given.")]
@@ -276,6 +277,12 @@ def _finish(record: dict[str, Any], out: Path) -> None:
         f"{contract['reached']:.1e} of the range ({contract['requested']:g} asked for: "
         f"{'kept' if contract['kept'] else 'MISSED'})",
     )
+    if "both" in record:
+        b = record["both"]
+        table.add_row(
+            "ngspice to VACASK",
+            f"{b['max_rel']:.1e} of the range, same label {b['same_label']}/{b['n']}: {'kept' if b['kept'] else 'MISSED'}",
+        )
     table.add_row("T", f"{format_si(s['t_total_s'], 's')}, f = {format_si(s['f_hz'], 'Hz')}")
     table.add_row("total current", f"{format_si(record['audit']['total_current_peak'], 'A', 3)} at most")
     table.add_row("simulated with", f"{s['simulator_version']}, {s['wall_s']:.1f} s in all")
@@ -288,7 +295,7 @@ def _finish(record: dict[str, Any], out: Path) -> None:
             soft_wrap=True,
         )
         raise typer.Exit(1)
-    if not contract["kept"]:
+    if not contract["kept"] or not record.get("both", {"kept": True})["kept"]:
         raise typer.Exit(2)
 
 

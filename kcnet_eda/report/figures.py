@@ -7,6 +7,7 @@ import html
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
+from plotly.subplots import make_subplots
 
 from kcnet_eda.units import format_si
 
@@ -90,11 +91,43 @@ def waveforms(
         yaxis={"title": "output voltage, V", **_AXIS},
         legend={"title": {"text": f"{simulator} (○ software)"}},
     )
+    return _fragment(figure, "waveforms")
+
+
+def clouds(sides: dict[str, Floats], names: list[str]) -> str:
+    """An HTML fragment: the points [n, 2], in volts, of each side beside each other, on equal axes."""
+    figure = make_subplots(1, len(sides), subplot_titles=list(sides), shared_yaxes=True, horizontal_spacing=0.04)
+    for column, points in enumerate(sides.values(), start=1):
+        figure.add_scatter(
+            x=points[:, 0],
+            y=points[:, 1],
+            mode="markers",
+            marker={"color": _WINNER, "size": 4, "opacity": 0.6},
+            hovertemplate="%{x:.4f} V, %{y:.4f} V<extra></extra>",
+            row=1,
+            col=column,
+        )
+        figure.update_xaxes(title=f"{names[0]}, V", matches="x", row=1, col=column, **_AXIS)
+    figure.update_yaxes(scaleanchor="x", **_AXIS)
+    figure.update_yaxes(title=f"{names[1]}, V", row=1, col=1)
+    figure.update_layout(
+        height=470,
+        margin={"l": 70, "r": 20, "t": 40, "b": 55},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": "#7a7a7a", "size": 14},
+        showlegend=False,
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#8c8c8c"},
+    )
+    return _fragment(figure, "clouds")
+
+
+def _fragment(figure: go.Figure, div_id: str) -> str:
     return str(
         figure.to_html(
             full_html=False,
             include_plotlyjs=False,
-            div_id="waveforms",
+            div_id=div_id,
             config={"displaylogo": False, "responsive": True},
         )
     )

@@ -48,11 +48,25 @@ def report(run: Path, out: Path | None = None) -> Path:
         s=record["summary"],
         plotly_js=figures.plotly_js(),
         digit=_digit(run, record, arrays),
+        clouds=_clouds(run, record, arrays),
     )
     write_atomic(out, html)
     if out.with_suffix(".json") != run / RECORD:
         write_atomic(out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
     return out
+
+
+def _clouds(run: Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> str | None:
+    """Software and circuit as point clouds; None where the outputs are no points of a plane."""
+    readout = load_network(run / NETWORK).readout
+    if record["two_sample"] is None or readout.size != 2:
+        return None
+    sides = {"software": arrays["v_end_software"], record["summary"]["simulator"]: arrays["v_end"]}
+    scaling = record["scaling"]
+    return figures.clouds(
+        {name: scaling["v_cm"] + scaling["v_unit"] * v[:, readout] for name, v in sides.items()},
+        [load_network(run / NETWORK).node_names[n] for n in readout],
+    )
 
 
 def _digit(run: Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from kcnet_eda.files import sha256_file
 from kcnet_eda.network.graph import Network, labels, margins
 from kcnet_eda.physical.audit import audit
 from kcnet_eda.study.accuracy import wilson
+from kcnet_eda.study.generative import two_sample
 from kcnet_eda.study.plan import Plan
 from kcnet_eda.study.store import Result, Status
 from kcnet_eda.tools import openvaf
@@ -111,6 +112,7 @@ def make_record(
             "half_step": {"samples": len(check), "estimated_error": half},
             "readout_range": float(scales[network.readout[0]]),
         },
+        "two_sample": two_sample(network, plan.data, v[passed], v_ref[passed]),
         "decision_s": {
             "median": float(np.median(decision)),
             "p95": float(np.quantile(decision, 0.95)),
@@ -123,7 +125,13 @@ def make_record(
         },
         "audit": asdict(audit(network, plan.x0, scaling)),
         "scaling": scaling.as_dict(),
-        "network": bundle.manifest["network"],
+        "network": bundle.manifest["network"]
+        | {
+            "phases": len(network.phases),
+            "devices": bundle.circuit.n_devices,
+            "lowering": list(bundle.circuit.passes),
+            "hand_over": "gated" if plan.gated else "staged",
+        },
         "data_grid": plan.data.grid,
         "shown": next(
             (
