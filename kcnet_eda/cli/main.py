@@ -281,7 +281,8 @@ def _finish(record: dict[str, Any], out: Path) -> None:
         b = record["both"]
         table.add_row(
             "ngspice to VACASK",
-            f"{b['max_rel']:.1e} of the range, same label {b['same_label']}/{b['n']}: {'kept' if b['kept'] else 'MISSED'}",
+            f"{b['max_rel']:.1e} of the range, same label {b['same_label']}/{b['n']}: "
+            f"{'kept' if b['kept'] else 'MISSED'}",
         )
     table.add_row("T", f"{format_si(s['t_total_s'], 's')}, f = {format_si(s['f_hz'], 'Hz')}")
     table.add_row("total current", f"{format_si(record['audit']['total_current_peak'], 'A', 3)} at most")
