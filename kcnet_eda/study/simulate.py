@@ -23,7 +23,7 @@ from kcnet_eda.network.graph import Network, labels
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.batch import Job, run_jobs
-from kcnet_eda.study.legs import prepare_bench
+from kcnet_eda.study.legs import expected_mib, prepare_bench
 from kcnet_eda.study.plan import Plan, make_plan
 from kcnet_eda.study.record import make_record
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
@@ -156,7 +156,8 @@ def _run_circuit(
         for stale in (REPORT, RECORD, OUTPUTS):  # an older run's report must not stand beside a newer run's failure
             (out / stale).unlink(missing_ok=True)
         bench = prepare_bench(plan.bundle, plan.simulator, out / "work", plan.gated, timeout_s)
-        with progress.stage(plan.simulator.name, len(plan.runs)) as advance:
+        memory = expected_mib(bench, plan.bundle.settings.halved())
+        with progress.stage(f"{plan.simulator.name}, about {memory:.0f} MiB a process", len(plan.runs)) as advance:
             advance(len(plan.runs) - len(due))
 
             def finished(key: str, result: Result) -> None:
