@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from kcnet_eda.dynamics.fused import FusedPhase, fused_rate
+from kcnet_eda.dynamics.fused import FusedPhase, compiled, fused_rate
 from kcnet_eda.errors import KcnetError
 from kcnet_eda.network.graph import Network, carry_over, settle
 
@@ -27,10 +26,8 @@ Floats = NDArray[Any]
 STEPS = 20
 BLOCK = 128  # samples: a block's state and stages stay in a core's cache
 
-_compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
 
-
-@_compiled
+@compiled
 def _stage(v, h, k, weight, count, out):  # type: ignore[no-untyped-def]
     """``out`` = v + h·Σ_{n < count} weight[n]·k[n]."""
     for node in range(v.shape[0]):
@@ -44,7 +41,7 @@ def _stage(v, h, k, weight, count, out):  # type: ignore[no-untyped-def]
                     into[m] += factor * slope[m]
 
 
-@_compiled
+@compiled
 def _widen(v, low, high):  # type: ignore[no-untyped-def]
     for node in range(v.shape[0]):
         for m in range(v.shape[1]):
@@ -52,7 +49,7 @@ def _widen(v, low, high):  # type: ignore[no-untyped-def]
             high[node] = max(high[node], v[node, m])
 
 
-@_compiled
+@compiled
 def _rk4(pairs, edges, constant, v, duration, steps, low, high):  # type: ignore[no-untyped-def]
     k, stage = np.empty((4, *v.shape), v.dtype), np.empty_like(v)
     h = v.dtype.type(duration / steps)
@@ -84,7 +81,7 @@ _E = np.array([71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525,
 _SMALLEST_STEP = 1e-9  # of the phase: below it the network is not being followed any more
 
 
-@_compiled
+@compiled
 def _dormand_prince(pairs, edges, constant, v, duration, a, e, tol, low, high):  # type: ignore[no-untyped-def]
     """Steps taken, negative where the step became too small; ``tol`` [nodes] are absolute tolerances a step."""
     k, stage, zero = np.empty((7, *v.shape), v.dtype), np.empty_like(v), np.zeros_like(v)

@@ -21,13 +21,13 @@ Floats = NDArray[Any]
 
 #: nogil: blocks of samples run in threads. Sums may be reordered to vectorise, at the level of rounding; NaN and
 #: infinity keep their meaning, since a diverging network must be seen to diverge.
-_compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
+compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
 
 _TANH_LIMIT = 20.0  # where tanh is 1 to the last bit
 _TANH_SQUARINGS = 6
 
 
-@_compiled
+@compiled
 def _tanh(x, out):  # type: ignore[no-untyped-def]
     """tanh of a vector by (1 − e^−2|x|)/(1 + e^−2|x|), in operations that vectorise: the exponential of a 64th by its
     series (14 terms, |argument| ≤ 0.625), squared six times. Absolute error below 1e-14 in double precision."""
@@ -42,7 +42,7 @@ def _tanh(x, out):  # type: ignore[no-untyped-def]
         out[m] = t if x[m] >= 0 else -t
 
 
-@_compiled
+@compiled
 def _add_pairs(first_pair, target, linear, first_row, rows, v, rate):  # type: ignore[no-untyped-def]
     """Pairs sorted by source: ``first_pair`` [nodes + 1]; ``rows`` [·, 4] are (gain, t) of a rising and of a falling
     term, the pair's own at ``first_row``; the falling one's gain comes negated, relu(t − x) = t − min(x, t)."""
@@ -85,7 +85,7 @@ def _add_pairs(first_pair, target, linear, first_row, rows, v, rate):  # type: i
             rate[s, m] -= total[m]
 
 
-@_compiled
+@compiled
 def _add_edges(phi, source, target, law, v, rate):  # type: ignore[no-untyped-def]
     """Edges that no pair holds, one by one; ``law`` [·, 4] are (a, b, c, k)."""
     x, current = np.empty_like(v[0]), np.empty_like(v[0])
@@ -109,7 +109,7 @@ def _add_edges(phi, source, target, law, v, rate):  # type: ignore[no-untyped-de
             into[m] += k * current[m]
 
 
-@_compiled
+@compiled
 def fused_rate(pairs, edges, constant, v, rate):  # type: ignore[no-untyped-def]
     """``rate`` [nodes, samples] becomes dv/dτ at ``v``; the first three are :attr:`FusedPhase.arrays`."""
     for node in range(v.shape[0]):

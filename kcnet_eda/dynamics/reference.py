@@ -98,10 +98,10 @@ def _trajectory(network: Network, x0: Floats, times: Floats, rtol: float) -> Flo
     evolved: list[Floats] = []
     for phase in network.phases:
         end = begin + phase.duration
-        rate = RightHandSide(phase)
+        rate, start = RightHandSide(phase), carry_over(state, phase)[0]
         solver = ode(lambda _, v, rate=rate: rate(v))
         solver.set_integrator("dop853", rtol=rtol, atol=_ATOL_OVER_RTOL * rtol, nsteps=_MAX_STEPS)
-        solver.set_initial_value(carry_over(state, phase)[0], begin)
+        solver.set_initial_value(start, begin)
         inside = (times >= begin - instant) & (times < end - instant)
         for i in np.flatnonzero(inside):
             out[i, : phase.n_nodes] = solver.integrate(times[i]) if times[i] > solver.t + instant else solver.y
@@ -110,9 +110,7 @@ def _trajectory(network: Network, x0: Floats, times: Floats, rtol: float) -> Flo
             _require(solver, float(times[i]))
         v_end = solver.integrate(end)
         if solver.get_return_code() == _STIFF:
-            out[inside, : phase.n_nodes], v_end = _stiff(
-                rate, carry_over(state, phase)[0], begin, end, times[inside], rtol
-            )
+            out[inside, : phase.n_nodes], v_end = _stiff(rate, start, begin, end, times[inside], rtol)
         else:
             _require(solver, end)
         evolved.append(np.asarray(v_end)[None])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import numpy as np
 from numba import njit
@@ -157,13 +158,17 @@ class RightHandSide:
         self._edges = (source.astype(np.uintp), target.astype(np.uintp), e.a[order], e.b[order], e.c[order], e.k[order])
         self._start = np.searchsorted(self._phi, np.arange(len(PHI_NAMES) + 1)).astype(np.uintp)
         self._incidence = (*_edges_at(target, phase.n_nodes), *_edges_at(source, phase.n_nodes))
-        self._fused = FusedPhase(phase)
+        self._phase = phase
 
     def __call__(self, v: Floats) -> Floats:
         """dv/dτ at node voltages ``v``: [nodes], or [nodes, samples] with samples innermost; ground's is 0."""
         if v.ndim == 1:
             return np.asarray(_rate_of_one(self._start, *self._edges, *self._incidence, v))
         return self._fused(v)
+
+    @cached_property
+    def _fused(self) -> FusedPhase:
+        return FusedPhase(self._phase)  # not for those who ask for one sample at a time
 
     def flows(self, v: Floats) -> tuple[float, Floats]:
         """What flows at ``v`` [nodes, samples]: the largest current of one edge, and [3, samples]: the sums over the

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.dynamics.rhs import RightHandSide
+from kcnet_eda.dynamics.fused import FusedPhase
 from kcnet_eda.errors import KcnetError
 from kcnet_eda.network.graph import Network, Phase, carry_over, settle
 
@@ -23,7 +23,7 @@ def rk4(network: Network, x0: Floats, steps: int) -> Iterator[tuple[Phase, float
     elapsed, state = 0.0, x0
     evolved: list[Floats] = []
     for phase in network.phases:
-        rate = RightHandSide(phase)
+        rate = FusedPhase(phase)
         v = np.ascontiguousarray(carry_over(state, phase).T)
         h = phase.duration / steps
         yield phase, elapsed, v
@@ -50,7 +50,7 @@ def trapezoidal(network: Network, x0: Floats, steps: int) -> Floats:
     evolved: list[Floats] = []
     for phase in network.phases:
         v = np.ascontiguousarray(carry_over(state, phase).T)
-        rate = RightHandSide(phase)
+        rate = FusedPhase(phase)
         h = phase.duration / steps
         here = before = rate(v)
         for _ in range(steps):

@@ -22,7 +22,7 @@ from kcnet_eda.export.circuit import Circuit, Stage, build_circuit, require_expo
 from kcnet_eda.export.netlist import edge_map_csv, gated_nets, render_gated_netlist, render_netlist
 from kcnet_eda.export.render import render
 from kcnet_eda.export.testbench import Sample, SolverSettings, gated_window, render_testbench, stage_window
-from kcnet_eda.export.veriloga import gated_modules, module_source
+from kcnet_eda.export.veriloga import module_source
 from kcnet_eda.files import build_folder, sha256_bytes, sha256_file
 from kcnet_eda.lowering.passes import DEFAULT_PASSES, Ranges, parse_passes
 from kcnet_eda.network.graph import Network, labels
@@ -158,7 +158,7 @@ def _write(
     for name in ("veriloga", "netlist", "testbench", "expected"):
         (folder / name).mkdir()
     several = len(circuit.stages) > 1
-    modules = circuit.modules | (gated_modules(circuit) if several else {})
+    modules = circuit.modules(gated=False) | (circuit.modules(gated=True) if several else {})
     for module, shape in modules.items():
         (folder / "veriloga" / f"{module}.va").write_text(module_source(module, shape))
     for simulator in ("ngspice", "vacask"):
@@ -173,7 +173,7 @@ def _write(
 
     sample = Sample("the first example input", x0[0, 1:] * scaling.v_unit, "example")
     window = gated_window(circuit, settings) if several else stage_window(circuit, circuit.stages[0], settings)
-    used = sorted(gated_modules(circuit) if several else circuit.modules)
+    used = sorted(circuit.modules(gated=several))
     (folder / "testbench" / "example.sp").write_text(
         render_testbench(
             circuit,

@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.lowering.devices import UNITS, DeviceTable, Shape
+from kcnet_eda.lowering.devices import UNITS, DeviceTable, Shape, gated
 from kcnet_eda.lowering.passes import DEFAULT_PASSES, Ranges, lower
 from kcnet_eda.network.graph import Network
 from kcnet_eda.network.validate import problems
@@ -37,6 +38,20 @@ class DeviceGroup:
     table: DeviceTable
     values: Floats
     names: tuple[str, ...]
+
+    @cached_property
+    def assignments(self) -> list[tuple[str, ...]]:
+        """``name=value`` for every parameter of every device; empty where a linear part is 0, the module's default."""
+        columns = [
+            [f"{name}={value:.9g}" if value or name not in ("g", "i0") else "" for value in column]
+            for name, column in zip(self.table.parameters, self.values.T.tolist(), strict=True)
+        ]
+        return list(zip(*columns, strict=True))
+
+    @cached_property
+    def gated(self) -> DeviceGroup:
+        """The same devices with an enable terminal."""
+        return DeviceGroup(gated(self.table), self.values, self.names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +88,15 @@ class Circuit:
         """Run time of all phases, in seconds."""
         return sum(stage.duration for stage in self.stages)
 
-    @property
-    def modules(self) -> dict[str, Shape | None]:
-        """The Verilog-A modules that occur, by name; None for a hand-written one."""
-        return {g.table.module: g.table.shape for stage in self.stages for g in stage.groups}
+    def modules(self, gated: bool) -> dict[str, Shape | None]:
+        """The Verilog-A modules that occur, by name, in the netlists of single phases, or in the one of all phases
+        where ``gated``; None for a hand-written one."""
+        groups = [g.gated if gated else g for stage in self.stages for g in stage.groups]
+        return {g.table.module: g.table.shape for g in groups}
+
+    def parts(self, gated: bool) -> tuple[Stage | None, ...]:
+        """What there is a netlist of: each phase, or, where ``gated``, all of them together (None)."""
+        return (None,) if gated else self.stages
 
     @property
     def n_devices(self) -> int:

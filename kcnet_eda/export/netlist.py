@@ -10,28 +10,17 @@ import numpy as np
 
 from kcnet_eda.export.circuit import Circuit, DeviceGroup, Stage
 from kcnet_eda.export.render import render
-from kcnet_eda.lowering.devices import gated
 
 #: The width of an enable's edge over the solver's step. Only its square counts, so a tenth leaves a hundredth of the
 #: step's own error; at a 200th ngspice now and then cuts its step at the edge until it gives up.
 _RAMP = 1 / 10
 
 
-def _assignments(group: DeviceGroup) -> list[list[str]]:
-    """``name=value`` for every parameter of every device, one list a device; empty where a linear part is 0, which is
-    the module's default."""
-    columns = [
-        [f"{name}={value:.9g}" if value or name not in ("g", "i0") else "" for value in column]
-        for name, column in zip(group.table.parameters, group.values.T.tolist(), strict=True)
-    ]
-    return [list(row) for row in zip(*columns, strict=True)]
-
-
 def _by_target(group: DeviceGroup, nets: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """The group's devices under one heading a target net; they come sorted by target."""
     t = group.table
     target, source = t.target.tolist(), [nets[n] for n in t.source.tolist()]
-    text = [" ".join(filter(None, row)) for row in _assignments(group)]
+    text = [" ".join(filter(None, row)) for row in group.assignments]
     starts = [0, *(np.flatnonzero(np.diff(t.target)) + 1).tolist()]
     for begin, end in zip(starts, [*starts[1:], len(t)], strict=True):
         rows = zip(group.names[begin:end], source[begin:end], text[begin:end], strict=True)
@@ -41,10 +30,8 @@ def _by_target(group: DeviceGroup, nets: tuple[str, ...]) -> Iterator[dict[str, 
 def _groups(stage: Stage, nets: tuple[str, ...], enable: str | None) -> list[dict[str, Any]]:
     found = []
     for group in stage.groups:
-        module = group.table.module if enable is None else gated(group.table).module
-        if enable is not None:
-            group = DeviceGroup(gated(group.table), group.values, group.names)
-        found.append({"module": module, "enable": enable, "n": len(group.names), "targets": _by_target(group, nets)})
+        group = group if enable is None else group.gated
+        found.append({"module": group.table.module, "enable": enable, "targets": _by_target(group, nets)})
     return found
 
 
@@ -133,7 +120,7 @@ def edge_map_csv(circuit: Circuit) -> str:
 
 def _map_rows(circuit: Circuit, stage: Stage, group: DeviceGroup) -> Iterator[tuple[int, str]]:
     t = group.table
-    text = _assignments(group)
+    text = group.assignments
     of_term: dict[int, list[int]] = {}
     for column, name in enumerate(t.parameters):
         of_term.setdefault(int(name.partition("_")[2] or 0), []).append(column)

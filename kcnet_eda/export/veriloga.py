@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from kcnet_eda.export.circuit import Circuit
 from kcnet_eda.export.render import render
 from kcnet_eda.files import resource_dir
-from kcnet_eda.lowering.devices import Shape, gated
+from kcnet_eda.lowering.devices import Shape
 
 
 def module_source(module: str, shape: Shape | None) -> str:
@@ -13,9 +12,3 @@ def module_source(module: str, shape: Shape | None) -> str:
     if shape is None:
         return (resource_dir("veriloga") / f"{module}.va").read_text()
     return render("veriloga/device.va.j2", module=module, kind=shape.kind, terms=shape.terms, gated=shape.gated)
-
-
-def gated_modules(circuit: Circuit) -> dict[str, Shape | None]:
-    """The modules of the one netlist of all phases, by name."""
-    tables = [gated(g.table) for stage in circuit.stages for g in stage.groups]
-    return {t.module: t.shape for t in tables}

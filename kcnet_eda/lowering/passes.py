@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.lowering.devices import DeviceTable, LoweredPhase, Shape, node_currents
 from kcnet_eda.network.graph import Edges, Phase
-from kcnet_eda.network.laws import IDENTITY, PHI_NAMES, RELU, TANH
+from kcnet_eda.network.laws import IDENTITY, LEAKY_RELU, LEAKY_SLOPE, PHI_NAMES, RELU, TANH
 from kcnet_eda.network.pairs import Pairs, gather_pairs
 
 Ints = NDArray[np.int64]
@@ -56,9 +56,12 @@ def lower(phase: Phase, passes: tuple[str, ...] = DEFAULT_PASSES, ranges: Ranges
     kept = np.arange(len(edges))
     dropped = folded = np.empty(0, dtype=np.int64)
     current = np.zeros(phase.n_nodes)
-    if "drop" in passes:
-        if ranges is None:
-            raise ValueError("dropping needs voltage ranges")
+    if "drop" not in passes:
+        ranges = None
+    elif ranges is None:
+        raise ValueError("dropping needs voltage ranges")
+    else:
+        ranges = _grounded(ranges)
         blocked = _never_conducts(edges, ranges)
         dropped, kept = np.flatnonzero(blocked), np.flatnonzero(~blocked)
     if "fold" in passes:
@@ -68,9 +71,9 @@ def lower(phase: Phase, passes: tuple[str, ...] = DEFAULT_PASSES, ranges: Ranges
     if "merge" not in passes:
         tables = tuple(_edge_tables(edges, kept))
         return LoweredPhase(phase.n_nodes, _with_currents(tables, current), folded, dropped)
-    part = _rows(edges, kept)
+    part = edges.rows(kept)
     pairs = _turned(gather_pairs(part))
-    linear, offset, inside = _linear_part(pairs, ranges if "drop" in passes else None)
+    linear, offset, inside = _linear_part(pairs, ranges)
     if "fold" in passes:
         current += np.bincount(pairs.target, offset, phase.n_nodes) - np.bincount(pairs.source, offset, phase.n_nodes)
         offset = np.zeros_like(offset)
@@ -83,14 +86,15 @@ def _with_currents(tables: tuple[DeviceTable, ...], current: Floats) -> tuple[De
     return (*tables, node_currents(current)) if current.any() else tables
 
 
-def _rows(edges: Edges, rows: Ints) -> Edges:
-    return Edges(*(getattr(edges, name)[rows] for name in ("source", "target", "a", "b", "c", "k", "phi")))
+def _grounded(ranges: Ranges) -> Ranges:
+    low, high = (bound.copy() for bound in ranges)
+    low[0] = high[0] = 0.0
+    return low, high
 
 
 def _never_conducts(edges: Edges, ranges: Ranges) -> NDArray[np.bool_]:
     """Rectifying edges whose argument cannot rise above 0 within the ranges (interval arithmetic); edges of k = 0."""
-    low, high = (bound.copy() for bound in ranges)
-    low[0] = high[0] = 0.0
+    low, high = ranges
     top = edges.c.copy()
     for weight, node in ((edges.a, edges.source), (edges.b, edges.target)):
         top += np.where(weight > 0, weight * high[node], weight * low[node])
@@ -105,9 +109,8 @@ def _is_constant(edges: Edges) -> NDArray[np.bool_]:
 
 def _constant_current(edges: Edges) -> Floats:
     c = edges.c
-    phi = np.select([edges.phi == RELU, edges.phi == TANH, edges.phi == IDENTITY], [np.maximum(c, 0), np.tanh(c), c])
-    leaky = edges.phi == PHI_NAMES.index("leaky_relu")
-    return np.asarray(edges.k * np.where(leaky, np.maximum(c, 0.01 * c), phi))
+    of_phi = {RELU: np.maximum(c, 0.0), LEAKY_RELU: np.maximum(c, LEAKY_SLOPE * c), TANH: np.tanh(c), IDENTITY: c}
+    return np.asarray(edges.k * np.select([edges.phi == code for code in of_phi], list(of_phi.values())))
 
 
 def _into_nodes(edges: Edges, rows: Ints, current: Floats, n_nodes: int) -> Floats:
@@ -160,8 +163,7 @@ def _linear_part(pairs: Pairs, ranges: Ranges | None) -> tuple[Floats, Floats, N
     slope = np.where(pairs.falling, -pairs.gain, 0.0)
     inside = np.ones(pair.size, dtype=bool)
     if ranges is not None:
-        low, high = (bound.copy() for bound in ranges)
-        low[0] = high[0] = 0.0
+        low, high = ranges
         lowest = (low[pairs.source] - high[pairs.target])[pair]
         highest = (high[pairs.source] - low[pairs.target])[pair]
         inside = (pairs.threshold > lowest) & (pairs.threshold < highest)

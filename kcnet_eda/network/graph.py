@@ -51,6 +51,10 @@ class Edges:
     def __len__(self) -> int:
         return int(self.source.size)
 
+    def rows(self, rows: NDArray[np.int64]) -> Edges:
+        """Some of the edges."""
+        return Edges(*(getattr(self, f.name)[rows] for f in fields(self)))
+
 
 #: What a node starts at that the phase before did not have (in the first phase: that holds no input).
 FILLS = ("zeros", "repeat")

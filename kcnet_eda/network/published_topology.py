@@ -7,6 +7,7 @@ whose text is not.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -39,16 +40,16 @@ class Topology:
         return int(self.source.size)
 
 
-class _Args(Settings):
+class _Args(Settings, ABC):
     model_config = ConfigDict(strict=True)
 
+    @abstractmethod
     def n_edges(self) -> int:
         """The exact number of edges, without building them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def build(self) -> Topology:
         """The edges in the published order."""
-        raise NotImplementedError
 
 
 A = TypeVar("A", bound=_Args)

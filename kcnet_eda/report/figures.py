@@ -82,11 +82,7 @@ def waveforms(
     figure.update_layout(
         height=430,
         margin={"l": 70, "r": 30, "t": 30, "b": 55},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": "#7a7a7a", "size": 14},
         hovermode="closest",
-        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#8c8c8c"},
         xaxis={"title": f"time, {unit}", **_AXIS},
         yaxis={"title": "output voltage, V", **_AXIS},
         legend={"title": {"text": f"{simulator} (○ software)"}},
@@ -113,16 +109,18 @@ def clouds(sides: dict[str, Floats], names: list[str]) -> str:
     figure.update_layout(
         height=470,
         margin={"l": 70, "r": 20, "t": 40, "b": 55},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": "#7a7a7a", "size": 14},
         showlegend=False,
-        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#8c8c8c"},
     )
     return _fragment(figure, "clouds")
 
 
 def _fragment(figure: go.Figure, div_id: str) -> str:
+    figure.update_layout(
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": "#7a7a7a", "size": 14},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#8c8c8c"},
+    )
     return str(
         figure.to_html(
             full_html=False,

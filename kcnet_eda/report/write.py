@@ -12,6 +12,7 @@ from kcnet_eda.dynamics.reference import trajectory
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.export.render import render
 from kcnet_eda.files import write_atomic
+from kcnet_eda.network.graph import Network
 from kcnet_eda.network.store import load_network
 from kcnet_eda.report import figures
 from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, REPORT, STORE
@@ -42,13 +43,14 @@ def report(run: Path, out: Path | None = None) -> Path:
             arrays = {name: archive[name] for name in archive.files}
     except (ValueError, OSError) as error:
         raise InvalidInputError(str(run), [f"its results cannot be read: {error}"]) from None
+    network = load_network(run / NETWORK)
     html = render(
         "report/report.html.j2",
         r=record,
         s=record["summary"],
         plotly_js=figures.plotly_js(),
-        digit=_digit(run, record, arrays),
-        clouds=_clouds(run, record, arrays),
+        digit=_digit(run, network, record, arrays),
+        clouds=_clouds(network, record, arrays),
     )
     write_atomic(out, html)
     if out.with_suffix(".json") != run / RECORD:
@@ -56,20 +58,20 @@ def report(run: Path, out: Path | None = None) -> Path:
     return out
 
 
-def _clouds(run: Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> str | None:
+def _clouds(network: Network, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> str | None:
     """Software and circuit as point clouds; None where the outputs are no points of a plane."""
-    readout = load_network(run / NETWORK).readout
+    readout = network.readout
     if record["two_sample"] is None or readout.size != 2:
         return None
     sides = {"software": arrays["v_end_software"], record["summary"]["simulator"]: arrays["v_end"]}
     scaling = record["scaling"]
     return figures.clouds(
         {name: scaling["v_cm"] + scaling["v_unit"] * v[:, readout] for name, v in sides.items()},
-        [load_network(run / NETWORK).node_names[n] for n in readout],
+        [network.node_names[n] for n in readout],
     )
 
 
-def _digit(run: Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any] | None:
+def _digit(run: Path, network: Network, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any] | None:
     """What the report shows of one sample; None where no waveform was kept."""
     shown = record["shown"]
     if shown is None:
@@ -80,7 +82,6 @@ def _digit(run: Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> 
         raise InvalidInputError(str(run / STORE), [f"has lost the waveform of sample {shown['sample']}"])
     time_s, circuit = result.waveform
     row = shown["position"]
-    network = load_network(run / NETWORK)
     scaling = record["scaling"]
     software = trajectory(network, arrays["x0"][row], time_s / scaling["t_unit"])[:, network.readout]
     grid = record["data_grid"]

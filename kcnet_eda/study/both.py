@@ -13,7 +13,7 @@ from kcnet_eda.dynamics.contract import compare, node_scales
 from kcnet_eda.files import write_atomic
 from kcnet_eda.network.graph import labels
 from kcnet_eda.network.store import load_network
-from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, simulate
+from kcnet_eda.study.simulate import BUNDLE, NETWORK, OUTPUTS, RECORD, simulate
 from kcnet_eda.tools.simulators import NGSPICE, VACASK
 
 
@@ -21,7 +21,8 @@ def simulate_both(target: str | Path, out: Path, **options: Any) -> dict[str, An
     """:func:`kcnet_eda.study.simulate.simulate` with ngspice into ``out`` and with VACASK into ``out/vacask``; the
     record of the first, with their difference under ``both``, which is judged by the same contract."""
     record = simulate(target, out, **options, simulator=NGSPICE.name)
-    second = simulate(target, out / VACASK.name, **options, simulator=VACASK.name)
+    bundle = target if Path(target).is_dir() else out / BUNDLE
+    second = simulate(bundle, out / VACASK.name, **options, simulator=VACASK.name)
     network = load_network(out / NETWORK)
     ends = []
     for folder in (out, out / VACASK.name):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.dynamics.engine import evolve
+from kcnet_eda.dynamics.engine import STEPS, evolve
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.files import require_writable
 from kcnet_eda.network.data import gaussian, mnist
@@ -31,7 +31,6 @@ Floats = NDArray[np.float64]
 
 _SEED = 2310  # of the images and points that verify; written into the record
 _IMAGES, _POINTS, _DRAWN_DIGITS, _EXAMPLES = 500, 1000, 250, 64
-_STEPS = 20  # of RK4, a phase
 #: A generative network has to come this much closer to its distribution than the Gaussian that it starts from. The
 #: published networks reach 0.005 to 0.06; with their edges shuffled or their phases reversed, 0.4 to 700.
 _CLOSER = 0.2
@@ -125,7 +124,7 @@ def _verify_mnist(network: Network, data_dir: Path | None, progress: Progress) -
         "wilson95": [low, high],
         "chance": 1.0 / network.readout.size,
         "seed": _SEED,
-        "method": f"rk4, {_STEPS} steps a phase",
+        "method": f"rk4, {STEPS} steps a phase",
     }, images.x[:_EXAMPLES]
 
 
@@ -164,11 +163,11 @@ def _verify_generative(
         "energy_distance_gaussian": without,
         "n": n,
         "seed": _SEED,
-        "method": f"rk4, {_STEPS} steps a phase",
+        "method": f"rk4, {STEPS} steps a phase",
     }, examples
 
 
 def _final(network: Network, x: Floats, progress: Progress) -> Floats:
     """v(T) [samples, nodes]."""
     with progress.stage("verifying", len(x)) as advance:
-        return evolve(network, network.initial_state(x), steps=_STEPS, dtype=np.float64, done=advance).v_end
+        return evolve(network, network.initial_state(x), steps=STEPS, dtype=np.float64, done=advance).v_end

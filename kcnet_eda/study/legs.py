@@ -12,7 +12,6 @@ from kcnet_eda.export.bundle import Bundle
 from kcnet_eda.export.circuit import Stage
 from kcnet_eda.export.netlist import gated_nets
 from kcnet_eda.export.testbench import SolverSettings, Window, gated_window, stage_window
-from kcnet_eda.export.veriloga import gated_modules
 from kcnet_eda.tools.openvaf import compile_file
 from kcnet_eda.tools.simulators import Simulator
 
@@ -49,7 +48,7 @@ class Bench:
         if self.gated:
             window, nets = gated_window(circuit, settings), gated_nets(circuit)[-1]
             phases = range(len(circuit.stages))
-            return [Leg(window, phases, nets, _netlist_file(None), _osdi(gated_modules(circuit)))]
+            return [Leg(window, phases, nets, _netlist_file(None), _osdi(circuit.modules(gated=True)))]
         return [
             Leg(
                 stage_window(circuit, stage, settings),
@@ -87,8 +86,8 @@ def prepare_bench(bundle: Bundle, simulator: Simulator, folder: Path, gated: boo
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     circuit = bundle.circuit
-    for module in gated_modules(circuit) if gated else circuit.modules:
+    for module in circuit.modules(gated):
         shutil.copyfile(compile_file(bundle.path / "veriloga" / f"{module}.va"), folder / f"{module}.osdi")
-    for stage in (None,) if gated else circuit.stages:
-        shutil.copyfile(bundle.netlist(simulator.name, stage), folder / _netlist_file(stage))
+    for part in circuit.parts(gated):
+        shutil.copyfile(bundle.netlist(simulator.name, part), folder / _netlist_file(part))
     return Bench(bundle, simulator, folder, gated, timeout_s)

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from kcnet_eda.dynamics.reference import method
 from kcnet_eda.export.bundle import Bundle
 from kcnet_eda.export.testbench import SolverSettings
-from kcnet_eda.export.veriloga import gated_modules
 from kcnet_eda.files import sha256_bytes, sha256_file
 from kcnet_eda.network.data import DataSet
 from kcnet_eda.study.batch import Job
@@ -52,9 +51,8 @@ def make_plan(bundle: Bundle, simulator: Simulator, data: DataSet, seed: int, ga
     """Plan all of ``data``; ``seed`` draws the samples of the half-step check; ``gated`` is
     :attr:`kcnet_eda.study.legs.Bench.gated`."""
     x0 = bundle.network.initial_state(data.x)
-    modules = gated_modules(bundle.circuit) if gated else bundle.circuit.modules
-    sources = [bundle.netlist(simulator.name, stage) for stage in ((None,) if gated else bundle.circuit.stages)]
-    sources += [bundle.path / "veriloga" / f"{module}.va" for module in modules]
+    sources = [bundle.netlist(simulator.name, part) for part in bundle.circuit.parts(gated)]
+    sources += [bundle.path / "veriloga" / f"{module}.va" for module in bundle.circuit.modules(gated)]
     tools = [simulator.name, simulator.version(), openvaf.version(find_openvaf())]
     circuit = " ".join([*map(sha256_file, sources), *tools])
     truth = f"{sha256_file(bundle.path / 'network.kcnet')} {method(bundle.network)}"

@@ -64,6 +64,7 @@ def make_record(
     decision = np.array([r.decision_s for r in main if r.decision_s is not None])
     kept = bool(errors.max_rel <= settings.error and (half is None or half <= settings.error))
     t_total = bundle.circuit.t_end
+    netlists = [bundle.netlist(plan.simulator.name, part) for part in bundle.circuit.parts(plan.gated)]
 
     def proportion(hits: NDArray[np.bool_]) -> dict[str, Any]:
         k = int(hits.sum())
@@ -154,12 +155,7 @@ def make_record(
             "warning": warning,
             "export_warnings": bundle.manifest["warnings"],
             "sha256": {
-                **{
-                    bundle.netlist(plan.simulator.name, stage).name: sha256_file(
-                        bundle.netlist(plan.simulator.name, stage)
-                    )
-                    for stage in ((None,) if plan.gated else bundle.circuit.stages)
-                },
+                **{path.name: sha256_file(path) for path in netlists},
                 "network": sha256_file(bundle.path / "network.kcnet"),
                 "manifest": sha256_file(bundle.path / MANIFEST),
             },

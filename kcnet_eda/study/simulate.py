@@ -36,6 +36,7 @@ REPORT = "report.html"
 OUTPUTS = "outputs.npz"
 NETWORK = "network.kcnet"
 STORE = "study.sqlite"
+BUNDLE = "bundle"
 #: How node voltages pass from one phase to the next.
 HAND_OVERS = ("staged", "gated")
 _TIMEOUT_S = 120.0
@@ -88,15 +89,18 @@ def simulate(
     if seed is not None and seed < 0:
         raise InvalidInputError(f"--seed {seed}", ["must be at least 0"])
     chosen, warning = choose(simulator)
-    source = Path(target) if Path(target).is_dir() else network_path(target)
-    network = read_bundle(source).network if source.is_dir() else load_network(source)
+    given = read_bundle(Path(target)) if Path(target).is_dir() else None
+    network = load_network(network_path(target)) if given is None else given.network
     dataset = load_data(data, data_dir, features=network.inputs.size, seed=seed or 0)
     _require_fit(dataset, network)
     dataset = dataset.head(samples) if seed is None else dataset.draw(samples, seed)
     _refuse_foreign(out)
     started = time.monotonic()
     with hold_folder(out), open_store(out / STORE) as store:
-        bundle = _bundle(source, out, error)
+        if given is None:
+            bundle = export(target, out / BUNDLE, error=DEFAULT_ERROR if error is None else error)
+        else:
+            bundle = _at(given, error)
         gated = hand_over == "gated" and len(bundle.circuit.stages) > 1
         plan = make_plan(bundle, chosen, dataset, seed or 0, gated)
         rows = (PlannedRun(job.key, job.sample, variant) for job, variant in plan.runs)
@@ -133,10 +137,8 @@ def _refuse_foreign(out: Path) -> None:
         )
 
 
-def _bundle(source: Path, out: Path, error: float | None) -> Bundle:
-    if not source.is_dir():
-        return export(source, out / "bundle", error=DEFAULT_ERROR if error is None else error)
-    bundle = read_bundle(source)
+def _at(bundle: Bundle, error: float | None) -> Bundle:
+    """The bundle with solver settings for ``error``; its own where that is None."""
     if error is None or error == bundle.settings.error:
         return bundle
     return replace(bundle, settings=choose_settings(bundle.network, error)[0])
