@@ -34,11 +34,17 @@ def final_voltages(simulator: Simulator, c: str, t: str, n: int, folder: Path, d
     bundle = export("digits", folder / "bundle", c=c, t_unit=t)
     circuit = bundle.circuit
     bench = prepare_bench(bundle, simulator, folder / "work", False, _TIMEOUT_S)
-    (leg,) = bench.legs(bundle.settings)
+    (leg,) = bench.legs(bundle.settings[simulator.name])
     x0 = bundle.network.initial_state(digits().x[:n])
     samples = [Sample(f"{i}", x[1:] * circuit.scaling.v_unit, f"s{i}") for i, x in enumerate(x0)]
     text = render_testbench(
-        circuit, leg.window, bundle.settings, samples, simulator=simulator.name, netlist=leg.netlist, osdi=leg.osdi
+        circuit,
+        leg.window,
+        bundle.settings[simulator.name],
+        samples,
+        simulator=simulator.name,
+        netlist=leg.netlist,
+        osdi=leg.osdi,
     )
     if defaults:
         text = re.sub(r"^\.options (?:reltol|klu).*$", "", text, flags=re.M)

@@ -37,7 +37,7 @@ def simulated(tmp_path):
         bundle = export(tmp_path / "net.kcnet", tmp_path / "bundle", **options)
         bench = prepare_bench(bundle, simulator, tmp_path / "work", gated, timeout_s=60)
         results = {}
-        jobs = [Job(str(i), i, np.asarray(x, float), bundle.settings, False) for i, x in enumerate(x0)]
+        jobs = [Job(str(i), i, np.asarray(x, float), bundle.settings[simulator.name], False) for i, x in enumerate(x0)]
         run_jobs(bench, jobs, 1, results.__setitem__)
         assert [r.message for r in results.values() if r.status is not Status.PASSED] == []
         return np.stack([results[str(i)].v_end for i in range(len(x0))])

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -78,20 +79,21 @@ def test_a_header_that_makes_no_sense_is_refused(changes, message):
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("scaling", "c", "x", "cannot be used"),
-        ("scaling", "c", -1, "must be finite and above 0"),
-        ("solver", "steps", -3, "-3 steps"),
+        (("scaling",), "c", "x", "cannot be used"),
+        (("scaling",), "c", -1, "must be finite and above 0"),
+        (("solver", "vacask"), "steps", -3, "-3 steps"),
     ],
 )
 def test_manifest_values_are_checked(tmp_path, network_file, section, key, value, message):
     export(network_file, tmp_path / "b")
     path = tmp_path / "b" / MANIFEST
     manifest = json.loads(path.read_text())
-    manifest[section][key] = value
+    part = reduce(dict.__getitem__, section, manifest)
+    part[key] = value
     path.write_text(json.dumps(manifest))
     with pytest.raises(InvalidInputError, match=message):
         read_bundle(tmp_path / "b")
-    manifest[section][key] = 2e-12 if key == "c" else 25
+    part[key] = 2e-12 if key == "c" else 25
     path.write_text(json.dumps(manifest))
     assert read_bundle(tmp_path / "b").edited == (MANIFEST,)
 
@@ -105,7 +107,7 @@ def test_an_error_asked_of_a_bundle_counts(tmp_path, network_file):
     assert (
         asked["contract"]["steps"]
         == asked["provenance"]["solver"]["steps"]
-        > read_bundle(tmp_path / "b").settings.steps
+        > read_bundle(tmp_path / "b").settings[asked["summary"]["simulator"]].steps
     )
 
 

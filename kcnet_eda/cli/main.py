@@ -160,8 +160,8 @@ def export(
     circuit = bundle.circuit
     _out.print(
         f"{len(circuit.nets) - 1} capacitors of {format_si(circuit.scaling.c, 'F')}, {circuit.n_devices} edge "
-        f"devices, T = {format_si(circuit.t_end, 's')}, {bundle.settings.steps} steps for an error of "
-        f"{bundle.settings.error:g}",
+        f"devices, T = {format_si(circuit.t_end, 's')}, {bundle.settings['ngspice'].steps} steps in ngspice "
+        f"for an error of {error:g}",
         soft_wrap=True,
     )
     for warning in bundle.manifest["warnings"]:

@@ -185,6 +185,36 @@ def _evolve_block(
     return state, low, high
 
 
+_FIRST_LOOK, _LAST_LOOK = 25, 25_600  # RK4 steps a phase
+_ALIKE = 0.05  # of a range: it needs no more digits than a judgement of errors does
+_REST = 1e-9  # of the network's largest range: a node that moves less is at rest
+
+
+def covered(network: Network, x0: Floats) -> tuple[Evolution, int]:
+    """The ranges that nodes cover from initial states ``x0`` [n, nodes], and the RK4 steps a phase that they took:
+    doubled until no range changes by more than a twentieth, since an explicit step that is too long for a stiff network
+    gives a range that is finite, and nonsense.
+
+    Raises
+    ------
+    KcnetError
+        They do not stand still: the network diverges, or is too stiff for an explicit method.
+    """
+    steps = _FIRST_LOOK
+    now = evolve(network, x0, steps=steps, dtype=np.float64)
+    while steps < _LAST_LOOK:
+        steps, before = 2 * steps, now
+        now = evolve(network, x0, steps=steps, dtype=np.float64)
+        held = np.isfinite(now.low)  # not every phase has every node
+        size, was = (now.high - now.low)[held], (before.high - before.low)[held]
+        if np.isfinite(now.v_end).all() and (np.abs(size - was) <= _ALIKE * size + _REST * size.max()).all():
+            return now, steps
+    raise KcnetError(
+        f"the nodes' voltage ranges do not stand still at {steps} steps a phase: the network diverges for these "
+        "inputs, or is too stiff for an explicit method"
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class ErrorEstimate:
     """What the error of final states is at most: ``bound`` [nodes of the last phase] in model units, the largest over

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import ode, solve_ivp
 
-from kcnet_eda.dynamics.engine import BLOCK, evolve
+from kcnet_eda.dynamics.engine import BLOCK, covered, evolve
 from kcnet_eda.dynamics.rhs import RightHandSide
 from kcnet_eda.dynamics.solvers import require_finite, rk4
 from kcnet_eda.errors import KcnetError
@@ -41,8 +41,9 @@ _ATOL_OVER_RTOL = 10.0
 _MAX_STEPS = 1_000_000
 _STIFF = -4  # DOP853's code for a phase on which it is limited by stability, not by accuracy
 LARGE = 50_000  # edges
+_SEEN = 4  # samples, and as many examples, tell what range a node covers
 _STILL = 1e-5  # of each node's range: what one more doubling of the steps may change
-_DRAWN_STEPS = 200
+_DRAWN_STEPS = 100
 _FIRST_STEPS, _LAST_STEPS = 200, 12_800
 
 
@@ -143,14 +144,13 @@ def _end(network: Network, x0: Floats) -> Floats:
     return trajectory(network, x0, [network.duration])[0, : network.phases[-1].n_nodes]
 
 
-def _still_ends(network: Network, x0: Floats, threads: int) -> Floats:
-    """v(T) of ``x0`` [n, nodes] by RK4, the steps doubled until no node moves by more than ``_STILL`` of its range."""
+def _still_ends(network: Network, x0: Floats, scale: Floats, threads: int) -> Floats:
+    """v(T) of ``x0`` [n, nodes] by RK4, the steps doubled until no node moves by more than ``_STILL`` of ``scale``."""
     steps = _FIRST_STEPS
     before = evolve(network, x0, steps=steps, dtype=np.float64, threads=threads)
     while steps < _LAST_STEPS:
         steps *= 2
         now = evolve(network, x0, steps=steps, dtype=np.float64, threads=threads)
-        scale = (now.high[-1] - now.low[-1])[: now.v_end.shape[1]]
         moved = np.abs(now.v_end - before.v_end).max(axis=0)
         if (moved <= _STILL * scale + np.finfo(float).tiny).all():
             return now.v_end
@@ -183,9 +183,13 @@ def final_states(
         done(rows, v_end)
 
     if network.n_edges > LARGE:
+        # Over few samples a node may hardly move, and that is not its range: the network's examples count as well.
+        seen = np.concatenate([x0[:_SEEN], network.initial_state(network.examples[:_SEEN])])
+        ways, _ = covered(network, seen)
+        scale = (ways.high[-1] - ways.low[-1])[: result.shape[1]]
         for start in range(0, len(x0), BLOCK * jobs):
             rows = np.arange(start, min(start + BLOCK * jobs, len(x0)))
-            finish(rows, _still_ends(network, x0[rows], jobs))
+            finish(rows, _still_ends(network, x0[rows], scale, jobs))
         return result
     if jobs <= 1 or len(x0) < 2 * jobs:
         for row in range(len(x0)):

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.export.circuit import Circuit, Stage, build_circuit, require_exportable
 from kcnet_eda.export.netlist import edge_map_csv, gated_nets, render_gated_netlist, render_netlist
 from kcnet_eda.export.render import render
-from kcnet_eda.export.testbench import Sample, SolverSettings, gated_window, render_testbench, stage_window
+from kcnet_eda.export.testbench import ORDERS, Sample, SolverSettings, gated_window, render_testbench, stage_window
 from kcnet_eda.export.veriloga import module_source
 from kcnet_eda.files import build_folder, sha256_bytes, sha256_file
 from kcnet_eda.lowering.passes import DEFAULT_PASSES, Ranges, parse_passes
@@ -35,13 +35,13 @@ from kcnet_eda.units import parse_si
 Floats = NDArray[np.float64]
 
 MANIFEST = "manifest.json"
-MANIFEST_VERSION = 2
+MANIFEST_VERSION = 3
 DEFAULT_ERROR = 1e-3
 LEVELS = ("behavioral",)
 _MADE_BY_RUN = ("osdi", "results")  # folders that run.sh makes in a bundle
 _WAVEFORM_POINTS = 101
 _MOST_EXAMPLES = 16
-_FEW_EXAMPLES = 2  # for the steps of a large network: an implicit solution is the dearest part of its export
+_FEW_EXAMPLES = 2  # are solved of a large network: solutions are the dearest part of its export
 _NO_EXAMPLES_SEED = 0
 
 
@@ -52,7 +52,8 @@ class Bundle:
     path: Path
     network: Network
     circuit: Circuit
-    settings: SolverSettings
+    settings: Mapping[str, SolverSettings]
+    """For each simulator by its name; one error for all."""
     manifest: dict[str, Any]
     edited: tuple[str, ...]
     """Files whose content is no longer what was exported."""
@@ -67,7 +68,19 @@ def _netlist_name(circuit: Circuit, simulator: str, stage: Stage | None) -> str:
     return f"{circuit.name}{part}" + (".sp" if simulator == "ngspice" else ".inc")
 
 
-def _examples(network: Network) -> tuple[Floats, str]:
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """What settings are chosen on and results are expected for: initial states ``x0`` [n, nodes], the reference final
+    states ``v_ref`` [m, nodes of the last phase] of the first of them (all but for a large network), the range
+    ``scales`` [nodes of the last phase] that errors are judged against, and where the inputs come from."""
+
+    x0: Floats
+    v_ref: Floats
+    scales: Floats
+    origin: str
+
+
+def _example_inputs(network: Network) -> tuple[Floats, str]:
     """Inputs that stand for the data, and where they come from."""
     if len(network.examples):
         return network.examples[:_MOST_EXAMPLES], "the network's own example inputs"
@@ -111,23 +124,27 @@ def export(
     }
     scaling = resolve(c=parse_si(c), v_cm=parse_si(v_cm), **optional)
     require_exportable(net)
-    settings, x0, v_ref, origin = choose_settings(net, error)
-    ranges = voltage_ranges(net, x0) if "drop" in passes else None
+    settings, examples = choose_settings(net, error)
+    ranges = voltage_ranges(net, examples.x0) if "drop" in passes else None
     circuit = build_circuit(net, scaling, passes, ranges)
     with build_folder(out, _claims) as folder:
-        _write(folder, net, circuit, settings, x0, v_ref, origin, ranges)
+        _write(folder, net, circuit, settings, examples, ranges)
     return read_bundle(out)
 
 
-def choose_settings(net: Network, error: float) -> tuple[SolverSettings, Floats, Floats, str]:
-    """Solver settings for a relative ``error``, and what they were chosen on: initial states [n, nodes] of example
-    inputs, their reference final states [n, nodes of the last phase], and where the examples come from."""
-    x, origin = _examples(net)
+def choose_settings(net: Network, error: float) -> tuple[dict[str, SolverSettings], Examples]:
+    """Each simulator's solver settings for a relative ``error``, and what they were chosen on."""
+    x, origin = _example_inputs(net)
     x0 = net.initial_state(x)
     large = net.n_edges > LARGE
-    v_ref = final_states(net, x0, (os.cpu_count() or 1) if large else 1)  # few samples do not pay for processes
-    few = _FEW_EXAMPLES if large else len(x0)
-    return SolverSettings(error, steps_for(net, x0[:few], v_ref[:few], error)), x0, v_ref, origin
+    few = x0[:_FEW_EXAMPLES] if large else x0
+    v_ref = final_states(net, few, (os.cpu_count() or 1) if large else 1)  # few samples do not pay for processes
+    scales = node_scales(net, x0)
+    settings = {
+        simulator: SolverSettings(error, steps_for(net, few, v_ref, scales, error, order), order)
+        for simulator, order in ORDERS.items()
+    }
+    return settings, Examples(x0, v_ref, scales, origin)
 
 
 def _claims(path: Path) -> list[str]:
@@ -148,10 +165,8 @@ def _write(
     folder: Path,
     net: Network,
     circuit: Circuit,
-    settings: SolverSettings,
-    x0: Floats,
-    v_ref: Floats,
-    origin: str,
+    settings: Mapping[str, SolverSettings],
+    examples: Examples,
     ranges: Sequence[Ranges] | None,
 ) -> None:
     scaling = circuit.scaling
@@ -167,18 +182,19 @@ def _write(
             path.write_text(render_netlist(circuit, stage, simulator))
         if several:
             path = folder / "netlist" / _netlist_name(circuit, simulator, None)
-            path.write_text(render_gated_netlist(circuit, settings.steps, simulator))
+            path.write_text(render_gated_netlist(circuit, settings[simulator].steps, simulator))
     (folder / "netlist" / "edge_map.csv").write_text(edge_map_csv(circuit))
     save_network(net, folder / "network.kcnet")
 
-    sample = Sample("the first example input", x0[0, 1:] * scaling.v_unit, "example")
-    window = gated_window(circuit, settings) if several else stage_window(circuit, circuit.stages[0], settings)
+    sample = Sample("the first example input", examples.x0[0, 1:] * scaling.v_unit, "example")
+    own = settings["ngspice"]
+    window = gated_window(circuit, own) if several else stage_window(circuit, circuit.stages[0], own)
     used = sorted(circuit.modules(gated=several))
     (folder / "testbench" / "example.sp").write_text(
         render_testbench(
             circuit,
             window,
-            settings,
+            own,
             [sample],
             simulator="ngspice",
             ascii_output=True,
@@ -186,19 +202,19 @@ def _write(
             osdi=[f"../osdi/{m}.osdi" for m in used],
         )
     )
-    scales = node_scales(net, x0)
-    (folder / "expected" / "final.csv").write_text(_final_csv(net, circuit, v_ref[0], settings.error * scales))
-    (folder / "expected" / "waveforms.csv").write_text(_waveforms_csv(net, circuit, x0[0]))
+    tolerance = own.error * examples.scales
+    (folder / "expected" / "final.csv").write_text(_final_csv(net, circuit, examples.v_ref[0], tolerance))
+    (folder / "expected" / "waveforms.csv").write_text(_waveforms_csv(net, circuit, examples.x0[0]))
 
     context = {
         "network": net,
         "circuit": circuit,
         "scaling": scaling,
-        "settings": settings,
+        "settings": own,
         "version": __version__,
-        "audit": audit(net, x0, scaling),
-        "label": int(labels(net, v_ref)[0]),
-        "origin": origin,
+        "audit": audit(net, examples.x0, scaling),
+        "label": int(labels(net, examples.v_ref)[0]),
+        "origin": examples.origin,
         "phases": list(zip(net.phases, circuit.stages, strict=True)),
         "several": several,
         "modules": used,
@@ -210,7 +226,7 @@ def _write(
     run = folder / "run.sh"
     run.write_text(render("bundle/run.sh.j2", **context))
     run.chmod(0o755)
-    manifest = json.loads(json.dumps(_manifest(folder, net, circuit, settings, origin, ranges)))
+    manifest = json.loads(json.dumps(_manifest(folder, net, circuit, settings, examples.origin, ranges)))
     manifest["fingerprint"] = _fingerprint(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
@@ -253,7 +269,7 @@ def _manifest(
     folder: Path,
     net: Network,
     circuit: Circuit,
-    settings: SolverSettings,
+    settings: Mapping[str, SolverSettings],
     origin: str,
     ranges: Sequence[Ranges] | None,
 ) -> dict[str, Any]:
@@ -271,7 +287,7 @@ def _manifest(
         "level": "behavioral",
         "scaling": circuit.scaling.as_dict(),
         "t_end": circuit.t_end,
-        "solver": settings.as_dict(circuit.scaling),
+        "solver": {simulator: s.as_dict(circuit.scaling) for simulator, s in settings.items()},
         "examples": origin,
         "node_map": [
             {"node": i, "net": name, "role": role}
@@ -341,13 +357,18 @@ def read_bundle(path: Path) -> Bundle:
     try:
         hashes = {str(name): str(digest) for name, digest in manifest["sha256"].items()}
         units = {name: float(manifest["scaling"][name]) for name in ("c", "v_unit", "i_unit", "v_cm")}
-        settings = SolverSettings(float(manifest["solver"]["error"]), int(manifest["solver"]["steps"]))
+        settings = {
+            simulator: SolverSettings(float(s["error"]), int(s["steps"]), int(s["order"]))
+            for simulator, s in manifest["solver"].items()
+        }
         passes = parse_passes(",".join(manifest["lowering"]["passes"]) or "none")
         ranges = manifest["lowering"]["ranges"]
         if ranges is not None:
             ranges = [(np.array(low, dtype=float), np.array(high, dtype=float)) for low, high in ranges]
-        if settings.steps < 1 or not settings.error > 0:
-            raise ValueError(f"error {settings.error:g} in {settings.steps} steps")
+        for simulator, order in ORDERS.items():
+            s = settings[simulator]
+            if s.steps < 1 or not s.error > 0 or s.order != order:
+                raise ValueError(f"{simulator}: error {s.error:g} in {s.steps} steps of order {s.order}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInputError(str(path / MANIFEST), [f"cannot be used: {error!r}"], "Export again.") from None
     scaling = resolve(**units)

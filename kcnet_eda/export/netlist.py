@@ -17,7 +17,7 @@ _RAMP = 1 / 10
 
 
 def _by_target(group: DeviceGroup, nets: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """The group's devices under one heading a target net; they come sorted by target."""
+    """The group's devices (instance, source, parameters) under one heading a target net; they come sorted by target."""
     t = group.table
     target, source = t.target.tolist(), [nets[n] for n in t.source.tolist()]
     text = [" ".join(filter(None, row)) for row in group.assignments]

@@ -24,6 +24,7 @@ def _environment() -> Environment:
     environment.filters["spice"] = spice_number  # exact enough for a simulator: 1e-12
     environment.filters["spice12"] = lambda t: f"{t:.12g}"  # instants that differ little
     environment.filters["si"] = format_si  # for people: 1 pF
+    environment.filters["each"] = lambda rows, line: "\n".join(line % row for row in rows)  # long lists, at C's speed
     return environment
 
 

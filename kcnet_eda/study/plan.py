@@ -38,6 +38,11 @@ class Plan:
     reference_keys: tuple[str, ...]
 
     @property
+    def settings(self) -> SolverSettings:
+        """The solver's settings of the main runs."""
+        return self.bundle.settings[self.simulator.name]
+
+    @property
     def runs(self) -> list[tuple[Job, str]]:
         """Every run with its variant's name, as in the store."""
         return [(job, "main") for job in self.main] + [(job, "half_step") for job in self.half_step.values()]
@@ -60,7 +65,7 @@ def make_plan(bundle: Bundle, simulator: Simulator, data: DataSet, seed: int, ga
     def job(i: int, settings: SolverSettings, keep: bool) -> Job:
         return Job(_key(f"{circuit} {settings}", x0[i]), int(data.index[i]), x0[i], settings, keep)
 
-    n = len(data)
+    n, settings = len(data), bundle.settings[simulator.name]
     checked = np.sort(np.random.default_rng(seed).choice(n, size=min(_CHECKED, n), replace=False))
     return Plan(
         bundle,
@@ -69,8 +74,8 @@ def make_plan(bundle: Bundle, simulator: Simulator, data: DataSet, seed: int, ga
         x0,
         seed,
         gated,
-        main=tuple(job(i, bundle.settings, keep=i < _KEPT_WAVEFORMS) for i in range(n)),
-        half_step={int(i): job(int(i), bundle.settings.halved(), keep=False) for i in checked},
+        main=tuple(job(i, settings, keep=i < _KEPT_WAVEFORMS) for i in range(n)),
+        half_step={int(i): job(int(i), settings.halved(), keep=False) for i in checked},
         reference_keys=tuple(_key(truth, x) for x in x0),
     )
 

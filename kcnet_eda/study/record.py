@@ -32,7 +32,7 @@ def make_record(
     """The record of a study whose runs have ended, at least one of them well; plain JSON values, SI units but for
     names that say otherwise. ``check`` are the half-step runs by position; ``v_ref`` [n, nodes] is the reference."""
     network, bundle = plan.bundle.network, plan.bundle
-    scaling, settings = bundle.circuit.scaling, bundle.settings
+    scaling, settings = bundle.circuit.scaling, plan.settings
     n = len(main)
     passed = np.array([r.status is Status.PASSED for r in main])
     v = np.full_like(v_ref, np.nan)
@@ -104,6 +104,7 @@ def make_record(
             "reached": errors.max_rel,
             "kept": kept,
             "steps": settings.steps,
+            "method": settings.method,
             "max_rel_readout": errors.max_rel_readout,
             "max_rel_other": errors.max_rel_other,
             "max_abs": errors.max_abs,

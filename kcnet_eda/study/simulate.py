@@ -139,7 +139,7 @@ def _refuse_foreign(out: Path) -> None:
 
 def _at(bundle: Bundle, error: float | None) -> Bundle:
     """The bundle with solver settings for ``error``; its own where that is None."""
-    if error is None or error == bundle.settings.error:
+    if error is None or all(s.error == error for s in bundle.settings.values()):
         return bundle
     return replace(bundle, settings=choose_settings(bundle.network, error)[0])
 
@@ -158,7 +158,7 @@ def _run_circuit(
         for stale in (REPORT, RECORD, OUTPUTS):  # an older run's report must not stand beside a newer run's failure
             (out / stale).unlink(missing_ok=True)
         bench = prepare_bench(plan.bundle, plan.simulator, out / "work", plan.gated, timeout_s)
-        memory = expected_mib(bench, plan.bundle.settings.halved())
+        memory = expected_mib(bench, plan.settings.halved())
         with progress.stage(f"{plan.simulator.name}, about {memory:.0f} MiB a process", len(plan.runs)) as advance:
             advance(len(plan.runs) - len(due))
 

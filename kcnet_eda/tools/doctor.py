@@ -15,7 +15,7 @@ import numpy as np
 from kcnet_eda.errors import KcnetError
 from kcnet_eda.export.circuit import build_circuit
 from kcnet_eda.export.netlist import render_netlist
-from kcnet_eda.export.testbench import Sample, SolverSettings, render_testbench, stage_window
+from kcnet_eda.export.testbench import ORDERS, Sample, SolverSettings, render_testbench, stage_window
 from kcnet_eda.files import cache_dir, resource_dir
 from kcnet_eda.network.graph import Edges, Network, Phase
 from kcnet_eda.network.laws import RELU, eq6
@@ -96,7 +96,7 @@ def _one_device(simulator: Simulator, folder: Path) -> float:
     edge = Edges(one, two, a, b, c, k, np.array([RELU], np.uint8))
     network = Network("doctor", (Phase(3, 1.0, edge),), one, two)
     circuit = build_circuit(network, resolve(), passes=())
-    settings, stage = SolverSettings(1e-5, 200), circuit.stages[0]
+    settings, stage = SolverSettings(1e-5, 200, ORDERS[simulator.name]), circuit.stages[0]
     (folder / "circuit.inc").write_text(render_netlist(circuit, stage, simulator.name))
     compiled = openvaf.compile_file(resource_dir("veriloga") / "kc_edge_relu.va")
     (folder / "kc_edge_relu.osdi").write_bytes(compiled.read_bytes())

