@@ -108,6 +108,12 @@ class TrainSettings(Settings):
     average: Fraction = 0.98  # share of the running average of the parameters that is kept, a step
     augmentation: Augmentation = Augmentation()
 
+    @model_validator(mode="after")
+    def _one_topology(self) -> TrainSettings:
+        if self.start is not None and "topology" in self.model_fields_set:
+            raise ValueError("start and topology exclude each other: the start brings its edges")
+        return self
+
 
 def classifier_topology(
     settings: TopologySettings, grid: tuple[int, int], n_outputs: int

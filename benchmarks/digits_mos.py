@@ -1,0 +1,82 @@
+"""What the shipped network for MOS cells does in software, as Eq. (6) says and as built cells depart from it.
+
+    python benchmarks/digits_mos.py [NETWORK] [--data digits:test] [--dies 20] [--seed 0]
+
+Prints the edges, whether every θ can be built, and for each departure the accuracy with its interval and the largest
+voltage. With mismatch, accuracies are over dies; the 95 % Wilson interval is that of the images, at the mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from kcnet_eda.dynamics.cell import CellRange
+from kcnet_eda.dynamics.cell_dies import Departures, solve_die
+from kcnet_eda.network.data import DataSet, load_data
+from kcnet_eda.network.graph import Network, labels, margins
+from kcnet_eda.network.store import load_network, network_path
+from kcnet_eda.study.accuracy import wilson
+
+MISMATCH = Departures(sigma_theta1=0.03, sigma_theta2=0.04)
+ALL = replace(MISMATCH, rounding=0.1, lag=0.02)
+CASES = {
+    "Eq. (6)": Departures(),
+    "corner 0.1, parabola": Departures(rounding=0.1),
+    "corner 0.1, softplus": Departures(rounding=0.1, shape="softplus"),
+    "leakage 0.00125 (2.5 nA of 2 µA)": Departures(leakage=0.00125),
+    "lag 0.02": Departures(lag=0.02),
+    "mismatch: θ1 3 %, θ2 0.04": MISMATCH,
+    "all: mismatch, corner 0.1 parabola, lag 0.02": ALL,
+    "all, softplus": replace(ALL, shape="softplus"),
+    "all, leakage, sink over source 4 %": replace(ALL, leakage=0.00125, sigma_gain=0.04),
+    "worse: θ1 4 %, θ2 0.06, sink 5 %, corner, lag, leakage": replace(
+        ALL, leakage=0.00125, sigma_theta1=0.04, sigma_theta2=0.06, sigma_gain=0.05
+    ),
+}
+
+
+def row(network: Network, data: DataSet, departures: Departures, n_dies: int, seed: int) -> str:
+    """Accuracy over dies (one where nothing is random), its interval, and the largest |v|, as a table row."""
+    random = departures.sigma_theta1 + departures.sigma_theta2 + departures.sigma_gain > 0
+    found = [
+        solve_die(network, data.x, departures, np.random.default_rng(s))
+        for s in np.random.SeedSequence(seed).spawn(n_dies if random else 1)
+    ]
+    accuracy = np.array([(labels(network, v) == data.y).mean() for v, _ in found])
+    low, high = wilson(round(accuracy.mean() * len(data)), len(data))
+    spread = f"{100 * accuracy.min():.2f} to {100 * accuracy.max():.2f} %, {len(found)} dies" if random else ""
+    return (
+        f"{100 * accuracy.mean():.2f} % ({100 * low:.2f} to {100 * high:.2f} %) | {spread} | "
+        f"{np.mean([np.median(margins(network, v)) for v, _ in found]):.2f} | {max(v for _, v in found):.2f} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", nargs="?", default="digits_mos")
+    parser.add_argument("--data", default="digits:test")
+    parser.add_argument("--dies", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    network, data = load_network(network_path(arguments.network)), load_data(arguments.data)
+    edges, cell = network.phases[0].edges, CellRange()
+    size, full_scale = np.abs(edges.a), 2 * cell.box * np.abs(edges.a) + edges.c
+    used = np.unique(np.concatenate([edges.source, edges.target]))
+    held = cell.holds(torch.tensor(edges.a), torch.tensor(edges.c))
+    print(f"{network.name}: {network.n_edges} edges, {np.count_nonzero(used)} nodes with an edge beside ground, ")
+    print(f"|θ1| {size[size > 0].min():.3f} to {size.max():.3f} ({np.count_nonzero(size == 0)} edges of 0), ", end="")
+    print(f"θ2 {edges.c.min():.3f} to {edges.c.max():.3f}, largest current of an edge in the box ", end="")
+    print(f"{full_scale.min():.3f} to {full_scale.max():.3f} (sum {full_scale.sum():.0f})")
+    print(f"every edge in the cell's range: {held}")
+    print(f"\n{data.name}, {len(data)} images, seed {arguments.seed}\n")
+    print("| departure | accuracy (95 %) | over dies | median margin | largest \\|v\\| |\n|---|---|---|---|---|")
+    for name, departures in CASES.items():
+        print(f"| {name} | {row(network, data, departures, arguments.dies, arguments.seed)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
