@@ -15,27 +15,24 @@ import numpy as np
 import torch
 
 from kcnet_eda.dynamics.cell import CellRange
-from kcnet_eda.dynamics.cell_dies import Departures, solve_die
+from kcnet_eda.dynamics.cell_dies import TYPICAL, Departures, solve_die
 from kcnet_eda.network.data import DataSet, load_data
 from kcnet_eda.network.graph import Network, labels, margins
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.study.accuracy import wilson
 
-MISMATCH = Departures(sigma_theta1=0.03, sigma_theta2=0.04)
-ALL = replace(MISMATCH, rounding=0.1, lag=0.02)
+WORSE = replace(TYPICAL, sigma_theta1=0.04, sigma_theta2=0.06, sigma_gain=0.05)
 CASES = {
     "Eq. (6)": Departures(),
     "corner 0.1, parabola": Departures(rounding=0.1),
     "corner 0.1, softplus": Departures(rounding=0.1, shape="softplus"),
     "leakage 0.00125 (2.5 nA of 2 µA)": Departures(leakage=0.00125),
     "lag 0.02": Departures(lag=0.02),
-    "mismatch: θ1 3 %, θ2 0.04": MISMATCH,
-    "all: mismatch, corner 0.1 parabola, lag 0.02": ALL,
-    "all, softplus": replace(ALL, shape="softplus"),
-    "all, leakage, sink over source 4 %": replace(ALL, leakage=0.00125, sigma_gain=0.04),
-    "worse: θ1 4 %, θ2 0.06, sink 5 %, corner, lag, leakage": replace(
-        ALL, leakage=0.00125, sigma_theta1=0.04, sigma_theta2=0.06, sigma_gain=0.05
-    ),
+    "mismatch: θ1 3 %, θ2 0.04": Departures(sigma_theta1=0.03, sigma_theta2=0.04),
+    "all together, parabola": TYPICAL,
+    "all together, softplus": replace(TYPICAL, shape="softplus"),
+    "all together, and sink over source 4 %": replace(TYPICAL, sigma_gain=0.04),
+    "worse: all, θ1 4 %, θ2 0.06, sink over source 5 %": WORSE,
 }
 
 

@@ -46,6 +46,10 @@ class Departures:
         return np.asarray(current + self.leakage)
 
 
+#: All that calibrated cells depart by, but for the sink, which is trimmed by its length: ngspice, 3.3 V kits.
+TYPICAL = Departures(rounding=0.1, leakage=0.00125, lag=0.02, sigma_theta1=0.03, sigma_theta2=0.04)
+
+
 def solve_die(
     network: Network, x: Floats, departures: Departures, rng: np.random.Generator, steps: int = 50
 ) -> tuple[Floats, float]:

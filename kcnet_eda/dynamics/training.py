@@ -109,7 +109,9 @@ class TrainSettings(Settings):
     augmentation: Augmentation = Augmentation()
 
     @model_validator(mode="after")
-    def _one_topology(self) -> TrainSettings:
+    def _agree(self) -> TrainSettings:
+        if self.pruning is not None and self.pruning.end * self.epochs > self.epochs - 1:
+            raise ValueError(f"pruning.end is {self.pruning.end}, and no epoch begins between that and the end")
         if self.start is not None and "topology" in self.model_fields_set:
             raise ValueError("start and topology exclude each other: the start brings its edges")
         return self
