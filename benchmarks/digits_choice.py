@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("words", nargs="*")
     parser.add_argument("--folds", type=int, default=5, help="of the five, how many to run")
     parser.add_argument("--dies", type=int, default=8)
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     files = [Path(w) for w in arguments.words if "=" not in w] or [Path("examples/digits.yaml")]
     data = digits("train")
     folds = list(StratifiedKFold(5, shuffle=True, random_state=1).split(data.x, data.y))[: arguments.folds]
