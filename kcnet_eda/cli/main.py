@@ -119,7 +119,9 @@ def import_(
 
 @app.command()
 def export(
-    network: Annotated[str, typer.Argument(help="A *.kcnet file, or the name of a shipped network (digits).")],
+    network: Annotated[
+        str, typer.Argument(help="A *.kcnet file, or the name of a shipped network (digits, digits_mos).")
+    ],
     out: Annotated[Path, typer.Option(help="Bundle folder to write.")],
     level: Annotated[str, typer.Option(help="Level of the devices: behavioral.")] = "behavioral",
     c: Annotated[str, typer.Option(help="Node capacitance, farads.")] = "1p",
