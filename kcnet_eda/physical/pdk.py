@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from kcnet_eda.config import Settings, check_settings, read_yaml
 from kcnet_eda.errors import InvalidInputError
@@ -265,7 +265,7 @@ class Pdk(Settings):
     operating: Operating = Field(description="supply, common mode, swing, currents, temperatures")
     mismatch: Mismatch | None = Field(None, description="how mismatch is switched on; none: the kit has none")
     parameters: dict[SpiceName, Number] = Field({}, description=".param values that every deck sets")
-    options: tuple[Word, ...] = Field(("klu",), description="ngspice options of every deck")
+    options: tuple[Word, ...] = Field(("klu",), validate_default=True, description="ngspice options of every deck")
     gotchas: tuple[str, ...] = Field((), description="what whoever uses this kit should know, a sentence each")
 
     @field_validator("corners")
@@ -284,10 +284,12 @@ class Pdk(Settings):
 
     @field_validator("options")
     @classmethod
-    def _scale_is_micro(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for option in value:
-            if option.lower().startswith("scale=") and option.lower() not in ("scale=1e-6", "scale=1u"):
-                raise ValueError(f"{option}: sizes are written in µm, so a scale must be scale=1e-6")
+    def _scale_fits(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        scales = [option for option in value if option.lower().startswith("scale=")]
+        if any(option.lower() not in ("scale=1e-6", "scale=1u") for option in scales):
+            raise ValueError(f"{scales[0]}: sizes are written in µm, so a scale must be scale=1e-6")
+        if "size_unit" in info.data and bool(scales) == bool(info.data["size_unit"]):
+            raise ValueError("size_unit must be u without the option scale=1e-6, and empty with it")
         return value
 
     def transistor(self, kind: DeviceKind) -> Transistor:
@@ -359,7 +361,7 @@ class Pdk(Settings):
 
 def shipped_pdks() -> dict[str, Path]:
     """The kits that come with the program: name and file."""
-    return {path.stem: path for path in sorted(resource_dir("pdk_examples").glob("*.yaml"))}
+    return dict(sorted((path.stem, path) for path in resource_dir("pdk_examples").glob("*.yaml")))
 
 
 def load_pdk(name: str | Path) -> Pdk:
