@@ -268,20 +268,6 @@ class Pdk(Settings):
     options: tuple[Word, ...] = Field(("klu",), validate_default=True, description="ngspice options of every deck")
     gotchas: tuple[str, ...] = Field((), description="what whoever uses this kit should know, a sentence each")
 
-    @field_validator("corners")
-    @classmethod
-    def _has_tt(cls, value: dict[str, tuple[Library, ...]]) -> dict[str, tuple[Library, ...]]:
-        if "tt" not in value:
-            raise ValueError(f"lacks tt, the nominal corner (there are {', '.join(value) or 'none'}); name it tt")
-        return value
-
-    @field_validator("resistor_corners")
-    @classmethod
-    def _has_typ(cls, value: dict[str, tuple[Library, ...]]) -> dict[str, tuple[Library, ...]]:
-        if "typ" not in value:
-            raise ValueError(f"lacks typ, the nominal corner (there are {', '.join(value) or 'none'}); name it typ")
-        return value
-
     @field_validator("options")
     @classmethod
     def _scale_fits(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
@@ -381,4 +367,16 @@ def load_pdk(name: str | Path) -> Pdk:
     content = read_yaml(path)
     if "file" in content:
         raise InvalidInputError(str(path), ["file: is not a key of a PDK file"], _REMEDY)
-    return check_settings({"file": path, **content}, Pdk, str(path), _REMEDY)
+    # A validator of the corners' field would not be heard where a corner is wrong, so this is asked beside the schema.
+    problems = [
+        f"{key}: lacks {nominal}, the nominal corner (found {', '.join(map(str, content[key])) or 'none'}); name it so"
+        for key, nominal in (("corners", "tt"), ("resistor_corners", "typ"))
+        if isinstance(content.get(key), dict) and nominal not in content[key]
+    ]
+    try:
+        pdk = check_settings({"file": path, **content}, Pdk, str(path))
+    except InvalidInputError as error:
+        problems = [*error.problems, *problems]
+    if problems:
+        raise InvalidInputError(str(path), problems, _REMEDY)
+    return pdk

@@ -13,7 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.errors import BadDataError, InvalidInputError, KcnetError, NotConvergedError, ToolFailedError
+from kcnet_eda.errors import (
+    BadDataError,
+    InvalidInputError,
+    KcnetError,
+    NotConvergedError,
+    RunTimeoutError,
+    ToolFailedError,
+)
 from kcnet_eda.export.pdk_deck import model_header, resistor_line, transistor_line
 from kcnet_eda.export.render import render
 from kcnet_eda.physical.pdk import DeviceKind, Pdk, Span, load_pdk
@@ -155,9 +162,14 @@ def _run_corner(
     probes = _probes(pdk)
     try:
         swept, currents = _simulate(pdk, header, probes, folder / named, timeout_s)
+    except RunTimeoutError as error:
+        raise RunTimeoutError(f"{pdk.file}: corner {named}: {error}") from None
     except (ToolFailedError, BadDataError) as error:
         raise _blame(pdk, header, probes, folder, timeout_s, named, error) from None
-    return [_read(pdk, probe, named, swept, currents[:, i]) for i, probe in enumerate(probes)]
+    try:
+        return [_read(pdk, probe, named, swept, currents[:, i]) for i, probe in enumerate(probes)]
+    except BadDataError as error:
+        raise BadDataError(f"{error}\n  Deck: {folder / named / 'check.sp'}") from None
 
 
 def _simulate(pdk: Pdk, header: str, probes: Sequence[Probe], folder: Path, timeout_s: float) -> tuple[Floats, Floats]:
@@ -187,19 +199,20 @@ def _blame(
             alone[probe.name] = error
     guilty = next((probe for probe in probes if probe.name in alone), None)
     if guilty is None or len(alone) == len(probes):
+        what = "no device loads" if alone else "the devices fail together, each passes alone"
         return ToolFailedError(
-            f"{pdk.file}: corner {corner}: no device loads: {together}\n  Look at includes, corners.{corner}, "
-            "parameters and osdi in that file."
+            f"{pdk.file}: corner {corner}: {what}: {together}\n  Look at what that corner loads, at includes, "
+            "parameters, options and osdi in that file."
         )
-    error = alone[guilty.name]
-    said = f"{_where(pdk, guilty, corner)}: {error}"
-    if isinstance(error, NotConvergedError):
+    cause = alone[guilty.name]
+    said = f"{_where(pdk, guilty, corner)}: {cause}"
+    if isinstance(cause, NotConvergedError):
         return NotConvergedError(f"{said}\n  Its operating point cannot be found: look at its model, and at options.")
-    if "valid modelname" in str(error):
+    if "valid modelname" in str(cause) and "can't find model" not in str(cause):
         return ToolFailedError(
             f"{said}\n  No bin of the models holds that size: raise {guilty.key}.length.min or width.min, or lower max."
         )
-    if "model type" in str(error):
+    if "model type" in str(cause):
         return ToolFailedError(f"{said}\n  A model in Verilog-A is not loaded: add it to osdi in that file.")
     return ToolFailedError(f"{said}\n  Correct {guilty.key} in that file: model, instance letter, parameters.")
 

@@ -82,7 +82,9 @@ VACASK = Simulator(
 )
 SIMULATORS = {s.name: s for s in (NGSPICE, VACASK)}
 
-_GAVE_UP = re.compile(r"timestep too small|singular matrix|no convergence|iteration limit|failed to converge", re.I)
+_GAVE_UP = re.compile(
+    r"timestep too small|singular matrix|no convergence|iteration limit|failed to converge|stepping failed", re.I
+)
 _COMPLAINT = re.compile(r"\berror\b|no such|unknown|can't|cannot|could not|unable|fail|undefined|not found|abort", re.I)
 # What ngspice says after any error, which tells nothing of it.
 _AFTERMATH = re.compile(r"^(simulation interrupted due to error|error: incomplete or empty netlist)", re.I)
