@@ -117,10 +117,13 @@ def test_shipped_kits_can_be_read_and_have_all_corners(name):
     assert model_header(pdk, "models").count("models/") >= 2
 
 
-def test_every_key_says_what_it_means():
+def test_every_key_says_what_it_means_and_stands_in_the_documentation():
+    documented = (Path(__file__).parent.parent / "docs" / "pdk.md").read_text()
+
     def walk(kind):
         for key, field in kind.model_fields.items():
             assert field.description or key == "file", f"{kind.__name__}.{key}"
+            assert re.search(rf"[`.]{key}[`.]", documented) or key in ("min", "max"), f"{kind.__name__}.{key}"
             for inner in re.findall(r"kcnet_eda\.physical\.pdk\.(\w+)", str(field.annotation)):
                 walk(getattr(sys.modules[kind.__module__], inner))
 
