@@ -29,7 +29,7 @@ from kcnet_eda.errors import (
 from kcnet_eda.export.pdk_deck import model_header, resistor_line, transistor_line
 from kcnet_eda.files import sha256_file
 from kcnet_eda.physical.pdk import load_pdk, shipped_pdks
-from kcnet_eda.tools.pdk import locate, prepare
+from kcnet_eda.tools.pdk import link_models, locate, prepare
 from kcnet_eda.tools.rawfile import read_sweep
 from kcnet_eda.tools.simulators import NGSPICE
 
@@ -183,6 +183,11 @@ def test_a_broken_file_has_all_its_breaks_listed_with_key_and_meaning(tmp_path):
         ("  i0: 2u", "  i0: 2u\n  nominal_temperature: -300", "absolute zero"),
         ("options: [klu]", 'options: ["klu\\n.include x"]', "one word"),
         ("end_resistance: 200", "end_resistance: 200\n  width_offset: -1", "leaves nothing"),
+        (
+            "source:\n",
+            f"source:\n  wheel: {{package: -x, version: 1/2, sha256: {'0' * 64}, models: m}}\n",
+            r"source\.wheel\.package: (.*\n)*.*source\.wheel\.version: ",
+        ),
     ],
 )
 def test_each_mistake_is_named(tmp_path, old, new, said):
@@ -361,6 +366,17 @@ def test_a_made_up_process_needs_one_yaml_file(moon):
     assert at["tt", "resistor"].resistance == pytest.approx(100 * 40 / 2, rel=1e-6)
     with pytest.raises(InvalidInputError, match="key 'mismatch'"):
         model_header(pdk, "m", mismatch=True)
+
+
+def test_models_in_a_folder_with_blanks_are_linked_to(moon, tmp_path):
+    (tmp_path / "A b").mkdir()
+    blank = (tmp_path / "models").rename(tmp_path / "A b" / "models")
+    assert api.pdk_check(moon, ["tt"], models=blank).models.folder == blank
+    with pytest.raises(InvalidInputError, match="blank"):
+        model_header(load_pdk(moon), blank)
+    models = prepare(load_pdk(moon), blank)
+    assert link_models(models, tmp_path) == link_models(models, tmp_path) == ("models", [])
+    assert (tmp_path / "models").resolve() == blank
 
 
 def test_made_up_process_from_pdk_root_wins_and_is_found_by_option(moon, tmp_path, monkeypatch):

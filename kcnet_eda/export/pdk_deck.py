@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,8 +25,9 @@ def model_header(
 ) -> str:
     """The lines of an ngspice deck that load a kit's models: after the title line, before the first device.
 
-    ``models`` is the folder as the deck shall name it and ``osdi`` the compiled models likewise (both of
-    :func:`kcnet_eda.tools.pdk.prepare`, or names relative to a bundle); ``temperature`` is in °C. With ``direct`` the
+    ``models`` is the folder as the deck shall name it and ``osdi`` the compiled models likewise, relative to the deck
+    (:func:`kcnet_eda.tools.pdk.link_models` makes such names: ngspice cannot read a library whose path has a blank);
+    ``temperature`` is in °C. With ``direct`` the
     transistors' own models are made known, for :func:`transistor_line` with ``direct=True``. ``seed`` (from 1) makes
     one draw of mismatch.
 
@@ -36,6 +38,11 @@ def model_header(
     """
     libraries = (*pdk.corner(corner), *pdk.resistor_corner(resistor_corner), *pdk.capacitor.libraries)
     where = str(pdk.file)
+    blanks = [str(path) for path in (models, *osdi) if re.search(r"\s", str(path))]
+    if blanks:
+        raise InvalidInputError(
+            blanks[0], ["has a blank, where ngspice cuts a library's path"], "Link to it from beside."
+        )
     if mismatch and pdk.mismatch is None:
         raise InvalidInputError(where, ["has no key 'mismatch', so no mismatch can be simulated"], "Add it.")
     if mismatch and direct:
