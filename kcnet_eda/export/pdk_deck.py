@@ -27,9 +27,8 @@ def model_header(
 
     ``models`` is the folder as the deck shall name it and ``osdi`` the compiled models likewise, relative to the deck
     (:func:`kcnet_eda.tools.pdk.link_models` makes such names: ngspice cannot read a library whose path has a blank);
-    ``temperature`` is in °C. With ``direct`` the
-    transistors' own models are made known, for :func:`transistor_line` with ``direct=True``. ``seed`` (from 1) makes
-    one draw of mismatch.
+    ``temperature`` is in °C. With ``direct`` the transistors' own models are made known, for :func:`transistor_line`
+    with ``direct=True``. ``seed`` (from 1) makes one draw of mismatch.
 
     Raises
     ------
@@ -106,6 +105,8 @@ def transistor_line(
         parameters |= {"as": area, "ad": area, "ps": around, "pd": around}
     if multiplier > 1:
         parameters[device.multiplier] = str(multiplier)
+        if isinstance(device, Transistor) and device.mismatch_multiplier is not None:
+            parameters[device.mismatch_multiplier] = str(multiplier)
     return render(
         "mos/transistor.j2",
         letter=device.instance.lower(),

@@ -151,6 +151,9 @@ class Transistor(Settings):
     width: Span = Field(description="drawn width of one device, µm")
     length: Span = Field(description="drawn length, µm")
     multiplier: SpiceName = Field("m", description="instance parameter for devices in parallel")
+    mismatch_multiplier: SpiceName | None = Field(
+        None, description="further parameter that must repeat that number, or devices in parallel share one deviation"
+    )
     parameters: dict[SpiceName, Word] = Field({}, description="further parameters of each instance")
     diffusion: Positive | None = Field(None, description="length of a source or drain region, µm, for as, ad, ps, pd")
     direct: Direct | None = Field(None, description="the model without its wrapper, where the process allows it")
