@@ -36,25 +36,47 @@ def read_transient(path: Path, wanted: Sequence[str], t_end: float) -> Waveforms
         The file is missing, cut short, of another kind, lacks a vector, holds a value that is not finite, its time
         does not rise, or it does not end at ``t_end``.
     """
+    time, values = _read_columns(path, wanted, "time", "a transient result")
+    if (np.diff(time) <= 0).any():
+        raise BadDataError(f"{path}: its time does not rise throughout")
+    if abs(time[-1] - t_end) > 1e-6 * t_end:
+        raise BadDataError(f"{path}: ends at {time[-1]:g} s, not at {t_end:g} s")
+    return Waveforms(time, tuple(wanted), values)
+
+
+def read_sweep(path: Path, wanted: Sequence[str], last: float) -> tuple[Floats, Floats]:
+    """Read a binary raw file of a DC sweep as strictly: the swept source [points] and ``values`` [points, wanted].
+
+    ``wanted`` are node names (without ``v()``) and currents such as ``i(v1)``; ``last`` is the sweep's last value.
+
+    Raises
+    ------
+    BadDataError
+        The file is missing, cut short, of another kind, lacks a vector, holds a value that is not finite, or does not
+        end at ``last``.
+    """
+    swept, values = _read_columns(path, wanted, "v-sweep", "the result of a DC sweep")
+    if abs(swept[-1] - last) > 1e-6 * abs(last):
+        raise BadDataError(f"{path}: ends at {swept[-1]:g}, not at {last:g}")
+    return swept, values
+
+
+def _read_columns(path: Path, wanted: Sequence[str], scale: str, kind: str) -> tuple[Floats, Floats]:
+    """The scale vector [points] and the wanted ones [points, wanted], all finite."""
     names, table = _read_table(path)
     columns = {name: i for i, name in enumerate(names)}
-    if not names or names[0] != "time":
-        raise BadDataError(f"{path}: is not a transient result: its first vector is {names[0] if names else 'absent'}")
+    if not names or names[0] != scale:
+        raise BadDataError(f"{path}: is not {kind}: its first vector is {names[0] if names else 'absent'}")
     missing = [name for name in wanted if name.lower() not in columns]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise BadDataError(f"{path}: has no vector for node {', '.join(missing[:3])}{more}")
     if table.shape[0] == 0:
         raise BadDataError(f"{path}: holds no points")
-    time = table[:, 0]
-    values = table[:, [columns[name.lower()] for name in wanted]]
-    if not (np.isfinite(time).all() and np.isfinite(values).all()):
+    points, values = table[:, 0], table[:, [columns[name.lower()] for name in wanted]]
+    if not (np.isfinite(points).all() and np.isfinite(values).all()):
         raise BadDataError(f"{path}: holds values that are not finite")
-    if (np.diff(time) <= 0).any():
-        raise BadDataError(f"{path}: its time does not rise throughout")
-    if abs(time[-1] - t_end) > 1e-6 * t_end:
-        raise BadDataError(f"{path}: ends at {time[-1]:g} s, not at {t_end:g} s")
-    return Waveforms(time, tuple(wanted), np.ascontiguousarray(values))
+    return points, np.ascontiguousarray(values)
 
 
 def _read_table(path: Path) -> tuple[list[str], Floats]:
