@@ -4,8 +4,8 @@ A node keeps its capacitor into the next phase where it just goes on from its vo
 one (a residual was added, a new node repeats an older one), or where its voltage is needed again later (as a residual),
 it goes on as another capacitor. In a *transfer window* before that phase, in which no edge conducts, a buffer
 (``veriloga/kc_transfer.va``) drives the new capacitor to the voltage of one older capacitor or the sum of two. Those
-stand still meanwhile, so nothing is read while it is written, and the capacitors left behind are the memory that a later
-residual reads.
+stand still meanwhile, so nothing is read while it is written, and the capacitors left behind are the memory that a
+later residual reads.
 
 The arithmetic. A window lasts W = ``WINDOW`` times the shortest phase D, a buffer's conductance g is ``SETTLING`` times
 C/W. Of the voltage that a transfer moves exp(-g·t/C) remains; the enable's edges and the gaps that keep it apart from
@@ -69,8 +69,8 @@ def make_banks(nets: Sequence[str], phases: Sequence[Phase]) -> tuple[Bank, ...]
         held = min(phase.n_nodes, n_nodes)
         earlier = None if phase.residual_from is None else banks[phase.residual_from].nets
         moved = earlier is not None or (following is not None and number in remembered)
-        source = list(range(held))  # the node of the phase that ends whose voltage a node starts at; ground: it starts at 0
-        source += (
+        # The node of the phase that ends whose voltage a node starts at; ground: it starts at 0.
+        source = list(range(held)) + (
             [1 + i % (held - 1) for i in range(n_nodes - held)]
             if following is not None and following.fill == "repeat"
             else [0] * (n_nodes - held)

@@ -97,8 +97,8 @@ def all_nets(circuit: Circuit) -> tuple[str, ...]:
 
 
 def render_gated_netlist(circuit: Circuit, steps: int, simulator: str) -> str:
-    """One netlist of all phases: the devices of each conduct while its enable is high, and buffers move voltages between
-    capacitors while that of a transfer window is."""
+    """One netlist of all phases: the devices of each conduct while its enable is high, and buffers move voltages
+    between capacitors while that of a transfer window is."""
     signals, windows = enables(circuit, steps), transfer_enables(circuit, steps)
     return render(
         f"{simulator}/netlist.j2",

@@ -19,8 +19,8 @@ _PROGRAM_MIB, _KIB_A_DEVICE = 15.0, 2.0
 
 @dataclass(frozen=True, eq=False)
 class Leg:
-    """One transient run of a sample: one of the ``phases``, or all. ``spans`` are pairs (until when in seconds, the nets
-    of the nodes 0, 1, ... until then); ``netlist`` and ``osdi`` are files in the bench's folder."""
+    """One transient run of a sample: one of the ``phases``, or all. ``spans`` are pairs (until when in seconds, the
+    nets of the nodes 0, 1, ... until then); ``netlist`` and ``osdi`` are files in the bench's folder."""
 
     window: Window
     phases: range
