@@ -288,9 +288,9 @@ def _finish(record: dict[str, Any], out: Path) -> None:
             f"{'kept' if b['kept'] else 'MISSED'}",
         )
     table.add_row("T", f"{format_si(s['t_total_s'], 's')}, f = {format_si(s['f_hz'], 'Hz')}")
-    if s["t_windows_s"]:
+    if record["time"]["transfers_s"]:
         counted = "counted in T" if record["network"]["hand_over"] == "gated" else "NOT in T: handed over by software"
-        table.add_row("transfer windows", f"{format_si(s['t_windows_s'], 's')}, {counted}")
+        table.add_row("transfer windows", f"{format_si(record['time']['transfers_s'], 's')}, {counted}")
     table.add_row("total current", f"{format_si(record['audit']['total_current_peak'], 'A', 3)} at most")
     table.add_row("simulated with", f"{s['simulator_version']}, {s['wall_s']:.1f} s in all")
     _out.print(table)

@@ -85,7 +85,7 @@ def _digit(run: Path, network: Network, record: dict[str, Any], arrays: dict[str
     row = shown["position"]
     scaling = record["scaling"]
     # Records from before there were transfer windows do not name them.
-    tau = time_in_phases(time_s, record["network"].get("windows_s", [])) / scaling["t_unit"]
+    tau = time_in_phases(time_s, record.get("time", {"windows_s": []})["windows_s"]) / scaling["t_unit"]
     software = trajectory(network, arrays["x0"][row], tau)[:, network.readout]
     grid = record["data_grid"]
     volts = scaling["v_cm"] + scaling["v_unit"] * arrays["x0"][row][network.inputs]

@@ -79,8 +79,6 @@ def make_record(
             "max_abs_error": errors.max_abs,
             "max_rel_error": errors.max_rel,
             "t_total_s": t_total,
-            "t_phases_s": bundle.circuit.t_end,
-            "t_windows_s": line.in_windows,
             "f_hz": 1 / t_total,
             "simulator": plan.simulator.name,
             "simulator_version": plan.simulator.version(),
@@ -134,6 +132,10 @@ def make_record(
             "devices": bundle.circuit.n_devices,
             "lowering": list(bundle.circuit.passes),
             "hand_over": "gated" if plan.gated else "staged",
+        },
+        "time": {
+            "phases_s": bundle.circuit.t_end,
+            "transfers_s": line.in_windows,  # a staged run hands over without them
             "windows_s": [list(window) for window in line.windows.values()] if plan.gated else [],
         },
         "data_grid": plan.data.grid,
