@@ -179,8 +179,9 @@ def _run(bundle: Bundle, way: Way, x0: np.ndarray, folder: Path) -> tuple[float,
     took = time.monotonic() - started
     waves = read_transient(folder / "out.raw", leg.window.nets, leg.window.t_end)
     column = {net: i for i, net in enumerate(leg.window.nets)}
-    v = np.zeros((1, len(leg.nets)))
-    v[0, 1:] = waves.values[-1, [column[net] for net in leg.nets[1:]]] / circuit.scaling.v_unit
+    ((_, nets),) = leg.spans
+    v = np.zeros((1, len(nets)))
+    v[0, 1:] = waves.values[-1, [column[net] for net in nets[1:]]] / circuit.scaling.v_unit
     return took, v, settings
 
 

@@ -160,10 +160,12 @@ def export(
         lower=lower,
     )
     circuit = bundle.circuit
+    windows = circuit.timeline.in_windows
     _out.print(
         f"{len(circuit.nets) - 1} capacitors of {format_si(circuit.scaling.c, 'F')}, {circuit.n_devices} edge "
-        f"devices, T = {format_si(circuit.t_end, 's')}, {bundle.settings['ngspice'].steps} steps in ngspice "
-        f"for an error of {error:g}",
+        f"devices, T = {format_si(circuit.run_time(circuit.sequenced), 's')}"
+        + (f" ({format_si(windows, 's')} of it in transfer windows)" if windows else "")
+        + f", {bundle.settings['ngspice'].steps} steps in ngspice for an error of {error:g}",
         soft_wrap=True,
     )
     for warning in bundle.manifest["warnings"]:
@@ -367,6 +369,9 @@ def _finish(record: dict[str, Any], out: Path) -> None:
             f"{'kept' if b['kept'] else 'MISSED'}",
         )
     table.add_row("T", f"{format_si(s['t_total_s'], 's')}, f = {format_si(s['f_hz'], 'Hz')}")
+    if record["time"]["transfers_s"]:
+        counted = "counted in T" if record["network"]["hand_over"] == "gated" else "NOT in T: handed over by software"
+        table.add_row("transfer windows", f"{format_si(record['time']['transfers_s'], 's')}, {counted}")
     table.add_row("total current", f"{format_si(record['audit']['total_current_peak'], 'A', 3)} at most")
     table.add_row("simulated with", f"{s['simulator_version']}, {s['wall_s']:.1f} s in all")
     _out.print(table)

@@ -19,7 +19,8 @@ from kcnet_eda.dynamics.contract import node_scales, steps_for
 from kcnet_eda.dynamics.reference import LARGE, final_states, method, trajectory
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.export.circuit import Circuit, Stage, build_circuit, require_exportable
-from kcnet_eda.export.netlist import edge_map_csv, gated_nets, render_gated_netlist, render_netlist
+from kcnet_eda.export.handover import time_in_phases
+from kcnet_eda.export.netlist import edge_map_csv, render_gated_netlist, render_netlist
 from kcnet_eda.export.render import render
 from kcnet_eda.export.testbench import ORDERS, Sample, SolverSettings, gated_window, render_testbench, stage_window
 from kcnet_eda.export.veriloga import module_source
@@ -64,7 +65,7 @@ class Bundle:
 
 
 def _netlist_name(circuit: Circuit, simulator: str, stage: Stage | None) -> str:
-    part = "" if stage is None or len(circuit.stages) == 1 else f"_phase{stage.number}"
+    part = "" if stage is None or not circuit.sequenced else f"_phase{stage.number}"
     return f"{circuit.name}{part}" + (".sp" if simulator == "ngspice" else ".inc")
 
 
@@ -172,7 +173,7 @@ def _write(
     scaling = circuit.scaling
     for name in ("veriloga", "netlist", "testbench", "expected"):
         (folder / name).mkdir()
-    several = len(circuit.stages) > 1
+    several = circuit.sequenced
     modules = circuit.modules(gated=False) | (circuit.modules(gated=True) if several else {})
     for module, shape in modules.items():
         (folder / "veriloga" / f"{module}.va").write_text(module_source(module, shape))
@@ -217,9 +218,10 @@ def _write(
         "origin": examples.origin,
         "phases": list(zip(net.phases, circuit.stages, strict=True)),
         "several": several,
+        "t_end": circuit.run_time(several),
         "modules": used,
         "reference": method(net),
-        "readout": [circuit.nets[n] for n in net.readout],
+        "readout": [circuit.banks[-1].nets[n] for n in net.readout],
         "inputs": [circuit.nets[n] for n in net.inputs],
     }
     (folder / "README.md").write_text(render("bundle/README.md.j2", **context))
@@ -237,7 +239,7 @@ def _final_csv(net: Network, circuit: Circuit, v_end: Floats, tolerance: Floats)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["net", "role", "volts", "tolerance"])
-    for node, net_name in enumerate(gated_nets(circuit)[-1][1:], start=1):
+    for node, net_name in enumerate(circuit.banks[-1].nets[1:], start=1):
         volts = circuit.scaling.v_cm + circuit.scaling.v_unit * v_end[node]
         allowed = circuit.scaling.v_unit * tolerance[node]
         writer.writerow([net_name, role[node], f"{volts:.9g}", f"{allowed:.3g}"])
@@ -245,13 +247,15 @@ def _final_csv(net: Network, circuit: Circuit, v_end: Floats, tolerance: Floats)
 
 
 def _waveforms_csv(net: Network, circuit: Circuit, x0: Floats) -> str:
-    """The reference waveforms of the read-out nodes, seconds and volts."""
-    times = np.linspace(0, net.duration, _WAVEFORM_POINTS)
-    volts = circuit.scaling.v_cm + circuit.scaling.v_unit * trajectory(net, x0, times)[:, net.readout]
+    """The reference waveforms of the read-out nodes, seconds and volts; in a transfer window they stand at what the
+    next phase starts at."""
+    times = np.linspace(0, circuit.run_time(circuit.sequenced), _WAVEFORM_POINTS)
+    taus = time_in_phases(times, list(circuit.timeline.windows.values())) / circuit.scaling.t_unit
+    volts = circuit.scaling.v_cm + circuit.scaling.v_unit * trajectory(net, x0, taus)[:, net.readout]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["seconds", *(circuit.nets[n] for n in net.readout)])
-    for t, row in zip(times * circuit.scaling.t_unit, volts, strict=True):
+    for t, row in zip(times, volts, strict=True):
         writer.writerow([f"{t:.9g}", *(f"{v:.9g}" for v in row)])
     return out.getvalue()
 
@@ -286,7 +290,8 @@ def _manifest(
         },
         "level": "behavioral",
         "scaling": circuit.scaling.as_dict(),
-        "t_end": circuit.t_end,
+        "t_end": circuit.run_time(circuit.sequenced),
+        "t_windows": circuit.timeline.in_windows,
         "solver": {simulator: s.as_dict(circuit.scaling) for simulator, s in settings.items()},
         "examples": origin,
         "node_map": [

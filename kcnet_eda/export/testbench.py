@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcnet_eda.export.circuit import Circuit, Stage
-from kcnet_eda.export.netlist import gated_nets
+from kcnet_eda.export.handover import SETTLING
+from kcnet_eda.export.netlist import all_nets
 from kcnet_eda.export.render import render
 from kcnet_eda.physical.scaling import Scaling
 
@@ -82,9 +83,9 @@ def stage_window(circuit: Circuit, stage: Stage, settings: SolverSettings) -> Wi
 
 def gated_window(circuit: Circuit, settings: SolverSettings) -> Window:
     """The window of the one netlist of all phases."""
-    nets = dict.fromkeys(net for names in gated_nets(circuit) for net in names[1:])
-    step = min(stage.duration for stage in circuit.stages) / settings.steps
-    return Window(tuple(nets), circuit.t_end, step)
+    windows = [(end - begin) / SETTLING for begin, end in circuit.timeline.windows.values()]  # a buffer's C/g
+    step = min([min(stage.duration for stage in circuit.stages) / settings.steps, *windows])
+    return Window(all_nets(circuit), circuit.timeline.end, step)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from kcnet_eda.export.bundle import Bundle
 from kcnet_eda.export.circuit import Stage
-from kcnet_eda.export.netlist import gated_nets
 from kcnet_eda.export.testbench import SolverSettings, Window, gated_window, stage_window
 from kcnet_eda.tools.openvaf import compile_file
 from kcnet_eda.tools.simulators import Simulator
@@ -20,12 +19,12 @@ _PROGRAM_MIB, _KIB_A_DEVICE = 15.0, 2.0
 
 @dataclass(frozen=True, eq=False)
 class Leg:
-    """One transient run of a sample: one of the ``phases``, or all. ``nets`` are those of the nodes 0, 1, ... at its
-    end; ``netlist`` and ``osdi`` are files in the bench's folder."""
+    """One transient run of a sample: one of the ``phases``, or all. ``spans`` are pairs (until when in seconds, the
+    nets of the nodes 0, 1, ... until then); ``netlist`` and ``osdi`` are files in the bench's folder."""
 
     window: Window
     phases: range
-    nets: tuple[str, ...]
+    spans: tuple[tuple[float, tuple[str, ...]], ...]
     netlist: str
     osdi: tuple[str, ...]
 
@@ -46,14 +45,23 @@ class Bench:
         """What a sample runs through, one leg after the other."""
         circuit = self.bundle.circuit
         if self.gated:
-            window, nets = gated_window(circuit, settings), gated_nets(circuit)[-1]
-            phases = range(len(circuit.stages))
-            return [Leg(window, phases, nets, _netlist_file(None), _osdi(circuit.modules(gated=True)))]
+            # In a window the outputs are already those that it fills.
+            until = [*(end for _, end in circuit.timeline.phases), circuit.timeline.end]
+            spans = tuple((t, bank.nets) for t, bank in zip(until, circuit.banks, strict=True))
+            return [
+                Leg(
+                    gated_window(circuit, settings),
+                    range(len(circuit.stages)),
+                    spans,
+                    _netlist_file(None),
+                    _osdi(circuit.modules(gated=True)),
+                )
+            ]
         return [
             Leg(
                 stage_window(circuit, stage, settings),
                 range(stage.number, stage.number + 1),
-                circuit.nets[: stage.n_nodes],
+                ((stage.duration, circuit.nets[: stage.n_nodes]),),
                 _netlist_file(stage),
                 _osdi(g.table.module for g in stage.groups),
             )
@@ -67,8 +75,11 @@ def expected_mib(bench: Bench, settings: SolverSettings) -> float:
     2 KiB a device is what ngspice was seen to take (132 MiB with 57,404 multi-breakpoint devices); VACASK takes less.
     """
     circuit = bench.bundle.circuit
-    devices = circuit.n_devices if bench.gated else max(stage.n_devices for stage in circuit.stages)
-    points = settings.steps * (len(circuit.stages) if bench.gated else 1) * len(circuit.nets)
+    devices = (
+        circuit.n_devices + circuit.n_transfers if bench.gated else max(stage.n_devices for stage in circuit.stages)
+    )
+    windows = [leg.window for leg in bench.legs(settings)]
+    points = max(window.t_end / window.t_step * len(window.nets) for window in windows)
     return _PROGRAM_MIB + (_KIB_A_DEVICE * devices + 8 * points / 1024) / 1024
 
 

@@ -63,7 +63,7 @@ def make_record(
     ]
     decision = np.array([r.decision_s for r in main if r.decision_s is not None])
     kept = bool(errors.max_rel <= settings.error and (half is None or half <= settings.error))
-    t_total = bundle.circuit.t_end
+    t_total, line = bundle.circuit.run_time(plan.gated), bundle.circuit.timeline
     netlists = [bundle.netlist(plan.simulator.name, part) for part in bundle.circuit.parts(plan.gated)]
 
     def proportion(hits: NDArray[np.bool_]) -> dict[str, Any]:
@@ -133,6 +133,11 @@ def make_record(
             "devices": bundle.circuit.n_devices,
             "lowering": list(bundle.circuit.passes),
             "hand_over": "gated" if plan.gated else "staged",
+        },
+        "time": {
+            "phases_s": bundle.circuit.t_end,
+            "transfers_s": line.in_windows,  # a staged run hands over without them
+            "windows_s": [list(window) for window in line.windows.values()] if plan.gated else [],
         },
         "data_grid": plan.data.grid,
         "shown": next(

@@ -101,7 +101,7 @@ def simulate(
             bundle = export(target, out / BUNDLE, error=DEFAULT_ERROR if error is None else error)
         else:
             bundle = _at(given, error)
-        gated = hand_over == "gated" and len(bundle.circuit.stages) > 1
+        gated = hand_over == "gated" and bundle.circuit.sequenced
         plan = make_plan(bundle, chosen, dataset, seed or 0, gated)
         rows = (PlannedRun(job.key, job.sample, variant) for job, variant in plan.runs)
         store.plan(rows, chosen.name, chosen.version(), plan.seed)
