@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.export.render import render
-from kcnet_eda.physical.pdk import DeviceKind, Pdk
+from kcnet_eda.physical.pdk import DeviceKind, Direct, Pdk, Transistor
 
 
 def model_header(
@@ -44,9 +44,7 @@ def model_header(
         raise InvalidInputError("seed", [f"{seed} is not from 1 to {2**31 - 1}, ngspice's range"])
     switch = pdk.mismatch
     switched = {} if switch is None else switch.parameters_on if mismatch else switch.parameters_off
-    transistors = (pdk.devices.nmos, pdk.devices.pmos)
-    if direct:
-        _require_direct(pdk)
+    models_alone = _direct(pdk) if direct else ()
     return render(
         "mos/header.j2",
         pdk=pdk,
@@ -62,7 +60,8 @@ def model_header(
         parameters={**pdk.parameters, **switched},
         libraries=libraries,
         suffix=switch.section_suffix if switch is not None and mismatch else "",
-        direct=dict.fromkeys(f for t in transistors if t.direct for f in t.direct.includes) if direct else (),
+        direct_parameters={name: value for model in models_alone for name, value in model.globals.items()},
+        direct_includes=dict.fromkeys(file for model in models_alone for file in model.includes),
     )
 
 
@@ -88,11 +87,10 @@ def transistor_line(
         raise InvalidInputError(f"transistor {name}", [f"has {len(nodes)} nodes; drain, gate, source and bulk are 4"])
     if not (isinstance(multiplier, int) and multiplier >= 1):
         raise InvalidInputError(f"transistor {name}", [f"multiplier {multiplier!r} is not a whole number from 1"])
-    if direct:
-        _require_direct(pdk)
     w, l = pdk.size(kind, width, length, name)  # noqa: E741
-    wrapper = pdk.transistor(kind)
-    device = wrapper.direct if direct and wrapper.direct is not None else wrapper
+    device: Transistor | Direct = pdk.transistor(kind)
+    if direct:
+        device = dict(zip(("nmos", "pmos"), _direct(pdk), strict=True))[kind]
     parameters: dict[str, str] = dict(device.parameters)
     if device.diffusion is not None:
         unit, z = pdk.size_unit, device.diffusion
@@ -141,11 +139,13 @@ def resistor_line(
     )
 
 
-def _require_direct(pdk: Pdk) -> None:
-    lacking = [kind for kind in ("nmos", "pmos") if getattr(pdk.devices, kind).direct is None]
-    if lacking:
+def _direct(pdk: Pdk) -> tuple[Direct, Direct]:
+    """How both transistors are placed without their wrappers."""
+    n, p = pdk.devices.nmos.direct, pdk.devices.pmos.direct
+    if n is None or p is None:
+        lacking = [f"devices.{kind}.direct" for kind, model in (("nmos", n), ("pmos", p)) if model is None]
         raise InvalidInputError(
-            str(pdk.file),
-            [f"devices.{kind}.direct: is not given, so its model cannot be placed directly" for kind in lacking],
-            "Use direct=False.",
+            str(pdk.file), [f"{key}: is not given, so the model cannot be placed alone" for key in lacking],
+            "Use the wrappers: direct=False.",
         )
+    return n, p

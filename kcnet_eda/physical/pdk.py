@@ -135,6 +135,7 @@ class Direct(Settings):
     instance: Literal["M", "N"] = Field(description="M for a built-in model, N for a compiled one")
     model: SpiceName = Field(description="name of the model")
     includes: tuple[ModelFile, ...] = Field((), description="files that make the model known at the top level")
+    globals: dict[SpiceName, Number] = Field({}, description=".param values that these files expect of the wrapper")
     multiplier: SpiceName = Field("m", description="instance parameter for devices in parallel")
     parameters: dict[SpiceName, Word] = Field({}, description="further instance parameters that the wrapper sets")
     diffusion: Positive | None = Field(None, description="length of a source or drain region, µm, for as, ad, ps, pd")
