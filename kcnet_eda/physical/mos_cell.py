@@ -39,8 +39,7 @@ class CellDesign:
     """One unit of each device of the cell in one process, and what the cell can do.
 
     A unit's pedestal is one I_u. ``slope_per_unit`` is the largest |θ1| of a unit, ``offset_per_unit`` its largest θ2,
-    ``full_scale_per_mirror`` the largest current of a mirror unit, ``clamp_current`` [A] flows in the clamp at the
-    turn-on point: less leaks less and wakes up later.
+    ``full_scale_per_mirror`` the largest current of a mirror unit.
     """
 
     v_unit: float
@@ -65,7 +64,7 @@ class CellDesign:
     theta2_max: float = 2.0
     full_scale_min: float = 0.5
     clamp_share: float = 4e-3
-    """Clamp current over I_u."""
+    """Current of the clamp at the turn-on point, over I_u: less leaks less and wakes up later."""
 
     @property
     def full_scale_max(self) -> float:
