@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import tempfile
 from dataclasses import dataclass, fields
@@ -15,7 +14,8 @@ from kcnet_eda.errors import BadDataError
 from kcnet_eda.export.mos_bench import PIN_FREQUENCY, render_calibration
 from kcnet_eda.export.pdk_deck import model_header
 from kcnet_eda.files import cache_dir, sha256_bytes, write_atomic
-from kcnet_eda.physical.mos_cell import CellDesign, CellSizes, first_sizes, full_scale, snap_sizes
+from kcnet_eda.physical.calibration import TOLERANCE, Calibration, pack, unpack
+from kcnet_eda.physical.mos_cell import BOX, CellDesign, CellSizes, first_sizes, full_scale, snap_sizes
 from kcnet_eda.physical.pdk import Pdk
 from kcnet_eda.physical.relu_fit import box_points, fit_relu
 from kcnet_eda.progress import NoProgress, Progress
@@ -25,9 +25,7 @@ from kcnet_eda.tools.simulators import NGSPICE, explain
 
 Floats = NDArray[np.float64]
 
-#: Largest |fitted θ − θ| that counts as calibrated, in model units.
-TOLERANCE = 0.01
-_AIM = 0.004  # corrections stop here: what is left below is the grid
+_AIM = 0.003  # of full scale, what θ1 and θ2 are off at the box's edge: corrections stop here, at about the grid's step
 _PASSES = 9
 _POINTS, _CHECK_POINTS = (41, 5), (41, 9)
 _LARGEST_DECK = 128  # cells
@@ -35,41 +33,6 @@ _TIMEOUT_S = 900.0
 _LARGEST_STEP = 0.5  # of θ, in one correction
 _SMALLEST_MOVE = 2e-4  # of θ: smaller moves say nothing about a slope
 _SINK_SPREAD = 1.5  # the sink's output may become this much longer or shorter than its input
-
-
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    """Cells as calibrated and measured; arrays [cells], currents in I_u, over the whole box at the nominal corner.
-
-    ``max_error`` and ``rms_error`` are of both pins' currents against the trained law. ``leakage`` [A] is the largest
-    current at x = −4, where a cell with θ2 < 4·θ1 is off (NaN for others); ``mismatch`` the largest difference of the
-    two pins' currents over the full scale; ``source_pin`` and ``target_pin`` capacitances [F]. ``supply_current`` [A]
-    is the mean over the box of each cell's share. ``reason`` says why a cell is out of reach, '' where it is not.
-    """
-
-    theta1: Floats
-    theta2: Floats
-    sizes: CellSizes
-    fitted1: Floats
-    fitted2: Floats
-    max_error: Floats
-    rms_error: Floats
-    leakage: Floats
-    mismatch: Floats
-    source_pin: Floats
-    target_pin: Floats
-    supply_current: Floats
-    reason: tuple[str, ...]
-    passes: int
-
-    @property
-    def out_of_reach(self) -> NDArray[np.int64]:
-        """Cells whose θ was not met."""
-        return np.flatnonzero([bool(text) for text in self.reason])
-
-    def share_of_full_scale(self, error: Floats) -> Floats:
-        """An error in I_u as a share of the largest current of each cell."""
-        return np.asarray(error / full_scale(self.theta1, self.theta2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,9 +88,9 @@ def calibrate(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress | Non
     progress = progress or NoProgress()
     path = cache_dir() / "mos" / f"calibration-{_key(rig, theta1, theta2)}.npz"
     if path.is_file():
-        return _unpack(path.read_bytes())
+        return unpack(path.read_bytes())
     done = _closed_loop(rig, np.asarray(theta1, float), np.asarray(theta2, float), progress)
-    write_atomic(path, _pack(done))
+    write_atomic(path, pack(done))
     return done
 
 
@@ -164,7 +127,8 @@ def _deck(
 def _closed_loop(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress) -> Calibration:
     """Broyden's method on each cell by itself: what is asked of R and of the source's width against what is fitted."""
     n, design = theta1.size, rig.design
-    wanted = np.stack([theta1, theta2], axis=1)
+    wanted, span = np.stack([theta1, theta2], axis=1), full_scale(theta1, theta2)
+    at_edge = np.array([2 * BOX, 1.0])  # what an error of θ1, of θ2 makes of the current where it is largest
     sizes, reasons = snap_sizes(rig.pdk, first_sizes(design, theta1, theta2))
     asked = _asked(design, sizes)
     slope = np.tile(np.eye(2), (n, 1, 1))
@@ -179,7 +143,7 @@ def _closed_loop(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress) -
             mean = (found.source + found.sink) / 2
             fit = np.stack(fit_relu(x, weight, mean, theta1[due], theta2[due]), axis=1)
             ratio = _ratio(weight, found)
-            error = np.abs(fit - wanted[due]).max(axis=1)
+            error = (np.abs(fit - wanted[due]) * at_edge).max(axis=1) / span[due]
             better = error < best_error[due]
             best = _put(best, due[better], sizes.rows(due[better]))
             best_error[due[better]] = error[better]
@@ -337,22 +301,3 @@ def _sweep(rig: Rig, deck: str, n: int, points: tuple[int, int], capacitance: bo
     shutil.rmtree(folder)
     i_unit = rig.design.i_unit
     return _Measured(values[:, :n].T / i_unit, -values[:, n : 2 * n].T / i_unit, -values[:, -1], pin_c[0], pin_c[1])
-
-
-def _pack(found: Calibration) -> bytes:
-    arrays = {f.name: getattr(found, f.name) for f in fields(Calibration) if f.name != "sizes"}
-    arrays |= {f"sizes.{f.name}": getattr(found.sizes, f.name) for f in fields(CellSizes)}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: np.asarray(value) for name, value in arrays.items()})
-    return buffer.getvalue()
-
-
-def _unpack(data: bytes) -> Calibration:
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        plain = {f.name: arrays[f.name] for f in fields(Calibration) if f.name not in ("sizes", "reason", "passes")}
-        sizes = CellSizes(*(arrays[f"sizes.{f.name}"] for f in fields(CellSizes)))
-        return Calibration(
-            **plain, sizes=sizes, reason=tuple(arrays["reason"].tolist()), passes=int(arrays["passes"])
-        )
-
-
