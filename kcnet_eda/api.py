@@ -19,8 +19,24 @@ from kcnet_eda.study.import_network import import_network as import_
 from kcnet_eda.study.simulate import simulate as _simulate
 from kcnet_eda.tools.doctor import doctor
 from kcnet_eda.tools.openvaf import compile  # named as the verb is
+from kcnet_eda.tools.pdk import pdk_list
+from kcnet_eda.tools.pdk_check import pdk_check
+from kcnet_eda.tools.pdk_install import pdk_install
 
-__all__ = ["compile", "demo", "doctor", "export", "import_", "report", "simulate", "trace", "train"]
+__all__ = [
+    "compile",
+    "demo",
+    "doctor",
+    "export",
+    "import_",
+    "pdk_check",
+    "pdk_install",
+    "pdk_list",
+    "report",
+    "simulate",
+    "trace",
+    "train",
+]
 
 
 def simulate(target: str | Path, out: Path, **options: Any) -> dict[str, Any]:

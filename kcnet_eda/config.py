@@ -71,7 +71,7 @@ def _refuse_costly(text: str, where: str) -> None:
             raise InvalidInputError(where, [f"nests its values more than {_DEEPEST_YAML} deep"])
 
 
-def check_settings(content: dict[str, Any], kind: type[S], where: str, remedy: str = "") -> S:
+def check_settings(content: dict[str, Any], kind: type[S], where: str) -> S:
     """``content`` as a ``kind``; raises :class:`InvalidInputError` with all breaks of the schema, each with its key,
     and with what the schema says of that key."""
     try:
@@ -82,7 +82,7 @@ def check_settings(content: dict[str, Any], kind: type[S], where: str, remedy: s
             f"(found {e['input']!r:.60}){_meaning(kind, e['loc'], e['type'])}"
             for e in error.errors()
         ]
-        raise InvalidInputError(where, problems, remedy) from None
+        raise InvalidInputError(where, problems) from None
 
 
 def _meaning(kind: type[BaseModel], place: tuple[int | str, ...], error: str) -> str:

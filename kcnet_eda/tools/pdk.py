@@ -7,7 +7,6 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kcnet_eda.errors import BadDataError, InvalidInputError, KcnetError
 from kcnet_eda.files import cache_dir, sha256_bytes, sha256_file
@@ -131,9 +130,7 @@ def require_files(pdk: Pdk, folder: Path, origin: str) -> None:
 
 
 def _osdi_sources(pdk: Pdk, folder: Path) -> list[Path]:
-    return [
-        next((folder / file).resolve() for file in osdi.sources if (folder / file).is_file()) for osdi in pdk.osdi
-    ]
+    return [next((folder / file).resolve() for file in osdi.sources if (folder / file).is_file()) for osdi in pdk.osdi]
 
 
 def _require_sections(pdk: Pdk, folder: Path) -> None:
@@ -222,6 +219,8 @@ def pdk_list() -> list[Listed]:
         try:
             folder, origin = locate(pdk)
             listed.append(Listed(name, pdk.description, f"{folder} ({origin})", ""))
+        except InvalidInputError as error:  # a folder that should have them lacks files
+            listed.append(Listed(name, pdk.description, "", str(error)))
         except KcnetError:
             listed.append(Listed(name, pdk.description, "", how_to_get(pdk)))
     return listed

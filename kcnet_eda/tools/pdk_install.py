@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from kcnet_eda.errors import BadDataError, InvalidInputError, ToolFailedError
 from kcnet_eda.files import build_folder, sha256_file
-from kcnet_eda.physical.pdk import Pdk, Wheel, load_pdk
+from kcnet_eda.physical.pdk import Wheel, load_pdk
 from kcnet_eda.tools.pdk import RECORD, installed_folder, require_files
 from kcnet_eda.tools.process import run
 
@@ -104,7 +104,9 @@ def _unpack(file: Path, below: str, into: Path) -> None:
             for member in members:
                 path = PurePosixPath(member.filename)
                 if path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in member.filename:
-                    raise BadDataError(f"{file.name}: its member {member.filename!r} leads outside. Nothing was installed.")
+                    raise BadDataError(
+                        f"{file.name}: its member {member.filename!r} leads outside. Nothing was installed."
+                    )
                 if stat.S_ISLNK(member.external_attr >> 16):
                     raise BadDataError(f"{file.name}: its member {member.filename!r} is a link. Nothing was installed.")
             wanted = [
