@@ -5,22 +5,27 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kcnet_eda.export.circuit import Circuit
 from kcnet_eda.export.mos_cells import BIAS, Device, bias_cell, edge_cells
+from kcnet_eda.export.pdk_deck import model_header
 from kcnet_eda.export.render import render
 from kcnet_eda.physical.calibration import Calibration
 from kcnet_eda.physical.mos_cell import BOX, CellDesign, CellEdges
-from kcnet_eda.physical.pdk import Pdk
+from kcnet_eda.physical.pdk import Pdk, shipped_pdks
 
 Floats = NDArray[np.float64]
 
-_UM2_A_FF = 1e15  # of capacitance
+#: Of a bundle whose kit is not a shipped one.
+KIT_FILE = "pdk.yaml"
+_FF = 1e15  # a farad
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +39,31 @@ class MosCircuit:
     edges: CellEdges
     calibration: Calibration
     direct: bool
+    warnings: tuple[str, ...] = ()
+
+    def header(self, models: str | Path, osdi: Sequence[str | Path]) -> str:
+        """The lines that load the kit's models from ``models``."""
+        return model_header(self.pdk, models, osdi, direct=self.direct)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a manifest says of it; a kit that is not shipped is in the bundle's own file."""
+        c = self.calibration
+        return {
+            "pdk": self.pdk.name,
+            "pdk_file": None if shipped_pdks().get(self.pdk.name) == self.pdk.file else KIT_FILE,
+            "direct": self.direct,
+            "design": asdict(self.design),
+            "cells": len(self.cell_names),
+            "cell_instances": len(self.edges),
+            "idle_edges": self.edges.idle.tolist(),
+            "fit": {
+                "max_theta_error": float(np.abs([c.fitted1 - c.theta1, c.fitted2 - c.theta2]).max(initial=0.0)),
+                "max_error_of_full_scale": float(c.share_of_full_scale(c.max_error).max(initial=0.0)),
+                "rms_error_of_full_scale": float(c.share_of_full_scale(c.rms_error).max(initial=0.0)),
+            },
+            "static_power_w": self.static_current * self.design.supply,
+            "area_um2": self.area(),
+        }
 
     @cached_property
     def cell_names(self) -> tuple[str, ...]:
@@ -102,8 +132,28 @@ class MosCircuit:
         """Drawn area in µm²: gates, resistors and capacitors, without wiring, contacts and wells."""
         gates = sum(n * d.m * d.w * d.l for d, n in self.devices() if d.kind != "resistor")
         resistors = sum(n * d.m * d.w * d.l for d, n in self.devices() if d.kind == "resistor")
-        capacitors = float(self.drawn_capacitance[1:].clip(0).sum()) * _UM2_A_FF / self.pdk.capacitor.density
+        capacitors = float(self.drawn_capacitance[1:].clip(0).sum()) * _FF / self.pdk.capacitor.density
         return {"gates": gates, "resistors": resistors, "capacitors": capacitors}
+
+    def readme(self) -> dict[str, Any]:
+        """What the bundle's README says beyond the circuit itself."""
+        c = self.calibration
+        miss = np.maximum(np.abs(c.fitted1 - c.theta1), np.abs(c.fitted2 - c.theta2))
+        rows = (
+            ("fitted against trained θ1, θ2, largest difference", miss, "{:.4f}"),
+            ("largest error, of full scale 4·abs(θ1) + θ2", 100 * c.share_of_full_scale(c.max_error), "{:.2f} %"),
+            ("rms error, of full scale", 100 * c.share_of_full_scale(c.rms_error), "{:.2f} %"),
+            ("current out of s less current into d, of full scale", 100 * c.mismatch, "{:.2f} %"),
+            ("off current [nA]", 1e9 * c.leakage[np.isfinite(c.leakage)], "{:.3f}"),
+        )
+        return {
+            "box": BOX,
+            "measured": [(name, f.format(np.median(v)), f.format(v.max())) for name, v, f in rows if v.size],
+            "area": self.area(),
+            "design": asdict(self.design),
+            "pins_min": float(self.parasitics[1:].min()),
+            "pins_max": float(self.parasitics[1:].max()),
+        }
 
     def netlist(self) -> str:
         """The circuit without models and initial voltages, which a testbench brings."""
