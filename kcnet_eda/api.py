@@ -65,7 +65,9 @@ def export(
             raise InvalidInputError(f"--pdk {pdk}", [f"has no meaning at the {level} level"], "Add --level mos.")
         return _export(network, out, level=level, **given)
     if pdk is None:
-        raise InvalidInputError("--level mos", ["needs a process kit"], "Name one with --pdk; 'kcnet pdk list' has them.")
+        raise InvalidInputError(
+            "--level mos", ["needs a process kit"], "Name one with --pdk; 'kcnet pdk list' has them."
+        )
     fixed = [name for name in given if name not in ("c", "t_unit", "error")]
     if fixed:
         raise InvalidInputError(

@@ -371,7 +371,9 @@ def _finish(record: dict[str, Any], out: Path) -> None:
     )
     if contract["kept"] is None:
         error = record["node_error"]
-        table.add_row("node error", f"median {error['median']:.3f}, worst {error['max']:.3f} units of the samples' worst")
+        table.add_row(
+            "node error", f"median {error['median']:.3f}, worst {error['max']:.3f} units of the samples' worst"
+        )
     if "both" in record:
         b = record["both"]
         table.add_row(

@@ -107,9 +107,7 @@ class MosCircuit:
     @cached_property
     def _cells(self) -> list[tuple[str, list[Device]]]:
         theta = list(zip(self.calibration.theta1.tolist(), self.calibration.theta2.tolist(), strict=True))
-        return list(
-            edge_cells(self.pdk, self.design, self.calibration.sizes, theta, self.cell_names, self.direct)
-        )
+        return list(edge_cells(self.pdk, self.design, self.calibration.sizes, theta, self.cell_names, self.direct))
 
     @cached_property
     def _bias(self) -> tuple[str, list[Device]]:

@@ -61,9 +61,7 @@ def render_structural(circuit: Circuit, stage: Stage) -> str:
         circuit=circuit,
         scaling=circuit.scaling,
         n_devices=stage.n_devices,
-        devices=[
-            row for g in stage.groups for row in structural_devices(g.table, g.values, g.names, circuit.nets)
-        ],
+        devices=[row for g in stage.groups for row in structural_devices(g.table, g.values, g.names, circuit.nets)],
         rail=circuit.nets[0],
         nets=circuit.nets[1 : stage.n_nodes],
     )

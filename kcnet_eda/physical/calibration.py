@@ -66,8 +66,4 @@ def unpack(data: bytes) -> Calibration:
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         plain = {f.name: arrays[f.name] for f in fields(Calibration) if f.name not in ("sizes", "reason", "passes")}
         sizes = CellSizes(*(arrays[f"sizes.{f.name}"] for f in fields(CellSizes)))
-        return Calibration(
-            **plain, sizes=sizes, reason=tuple(arrays["reason"].tolist()), passes=int(arrays["passes"])
-        )
-
-
+        return Calibration(**plain, sizes=sizes, reason=tuple(arrays["reason"].tolist()), passes=int(arrays["passes"]))

@@ -186,9 +186,7 @@ def _put(sizes: CellSizes, rows: NDArray[np.int64], new: CellSizes) -> CellSizes
 def _asked(design: CellDesign, sizes: CellSizes) -> Floats:
     """The (θ1, θ2) [n, 2] that sizes stand for by the cell's ideal law."""
     total = sizes.resistance + design.gate_resistance / sizes.k
-    return np.stack(
-        [design.v_unit / (design.i_unit * total), sizes.k - sizes.source_width / design.source.w], axis=1
-    )
+    return np.stack([design.v_unit / (design.i_unit * total), sizes.k - sizes.source_width / design.source.w], axis=1)
 
 
 def _sizes_for(design: CellDesign, asked: Floats, before: CellSizes, ratio: Floats) -> CellSizes:

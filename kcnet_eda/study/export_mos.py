@@ -68,7 +68,9 @@ def export_mos(
     found = calibrate(rig, edges.theta1, edges.theta2, progress)
     mos = MosCircuit(circuit, kit, design, edges, found, rig.direct, _warnings(net, x0))
     failed = found.out_of_reach
-    problems = [f"{mos.cell_names[i]} (θ1 = {found.theta1[i]:g}, θ2 = {found.theta2[i]:g}): {found.reason[i]}" for i in failed]
+    problems = [
+        f"{mos.cell_names[i]} (θ1 = {found.theta1[i]:g}, θ2 = {found.theta2[i]:g}): {found.reason[i]}" for i in failed
+    ]
     problems += mos.capacitance_problems()
     if problems:
         raise InvalidInputError(
@@ -100,9 +102,7 @@ def _scaling(design: CellDesign, c: str | float | None, t_unit: str | float | No
     seconds = None if t_unit is None else parse_si(t_unit)
     if c is None:
         c = (seconds if seconds is not None else DEFAULT_T_UNIT) * design.i_unit / design.v_unit
-    return resolve(
-        c=parse_si(c), v_unit=design.v_unit, i_unit=design.i_unit, t_unit=seconds, v_cm=design.v_cm
-    )
+    return resolve(c=parse_si(c), v_unit=design.v_unit, i_unit=design.i_unit, t_unit=seconds, v_cm=design.v_cm)
 
 
 def _warnings(net: Network, x0: Floats) -> tuple[str, ...]:
@@ -116,5 +116,3 @@ def _warnings(net: Network, x0: Floats) -> tuple[str, ...]:
         f"{outside.size} nodes leave the ±{BOX:g} units that cells are made for, over the examples and a margin of a "
         f"tenth: {net.node_names[worst]} reaches {reach[worst]:.2f}",
     )
-
-
