@@ -18,8 +18,9 @@ from kcnet_eda import __version__
 from kcnet_eda.dynamics.contract import node_scales, steps_for
 from kcnet_eda.dynamics.reference import LARGE, final_states, method, trajectory
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.export.circuit import Circuit, Stage, build_circuit, require_exportable
+from kcnet_eda.export.circuit import LEVELS, Circuit, Stage, build_circuit, require_exportable
 from kcnet_eda.export.handover import time_in_phases
+from kcnet_eda.export.mos_netlist import MosCircuit
 from kcnet_eda.export.netlist import edge_map_csv, render_gated_netlist, render_netlist
 from kcnet_eda.export.render import render
 from kcnet_eda.export.testbench import ORDERS, Sample, SolverSettings, gated_window, render_testbench, stage_window
@@ -38,8 +39,8 @@ Floats = NDArray[np.float64]
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 3
 DEFAULT_ERROR = 1e-3
-LEVELS = ("behavioral",)
-_MADE_BY_RUN = ("osdi", "results")  # folders that run.sh makes in a bundle
+EXPORTED_HERE = ("behavioral", "structural")  # the MOS level is calibrated first: kcnet_eda.study.export_mos
+_MADE_BY_RUN = ("osdi", "results", "models")  # folders that run.sh makes in a bundle
 _WAVEFORM_POINTS = 101
 _MOST_EXAMPLES = 16
 _FEW_EXAMPLES = 2  # are solved of a large network: solutions are the dearest part of its export
@@ -114,22 +115,35 @@ def export(
     InvalidInputError
         Network, units or level cannot be used, or ``out`` is somebody's; nothing is written then.
     """
-    if level not in LEVELS:
+    if level not in EXPORTED_HERE:
         raise InvalidInputError(f"--level {level}", ["is not built"], f"Levels: {', '.join(LEVELS)}.")
     source = network_path(network)
     net = load_network(source)
-    passes = parse_passes(lower)
+    passes = parse_passes(lower) if level == "behavioral" else ()
     optional = {
         name: None if value is None else parse_si(value)
         for name, value in (("v_unit", v_unit), ("i_unit", i_unit), ("t_unit", t_unit), ("g_unit", g_unit))
     }
     scaling = resolve(c=parse_si(c), v_cm=parse_si(v_cm), **optional)
-    require_exportable(net)
+    require_exportable(net, level)
     settings, examples = choose_settings(net, error)
     ranges = voltage_ranges(net, examples.x0) if "drop" in passes else None
-    circuit = build_circuit(net, scaling, passes, ranges)
+    circuit = build_circuit(net, scaling, passes, ranges, level)
+    return write_bundle(out, net, circuit, {s: settings[s] for s in circuit.simulators}, examples, ranges)
+
+
+def write_bundle(
+    out: Path,
+    net: Network,
+    circuit: Circuit,
+    settings: Mapping[str, SolverSettings],
+    examples: Examples,
+    ranges: Sequence[Ranges] | None = None,
+    mos: MosCircuit | None = None,
+) -> Bundle:
+    """Write a bundle to the folder ``out``, whole or not at all; ``mos`` are the transistors of the MOS level."""
     with build_folder(out, _claims) as folder:
-        _write(folder, net, circuit, settings, examples, ranges)
+        _write(folder, net, circuit, settings, examples, ranges, mos)
     return read_bundle(out)
 
 
@@ -169,22 +183,18 @@ def _write(
     settings: Mapping[str, SolverSettings],
     examples: Examples,
     ranges: Sequence[Ranges] | None,
+    mos: MosCircuit | None,
 ) -> None:
     scaling = circuit.scaling
-    for name in ("veriloga", "netlist", "testbench", "expected"):
+    for name in ("netlist", "testbench", "expected"):
         (folder / name).mkdir()
     several = circuit.sequenced
-    modules = circuit.modules(gated=False) | (circuit.modules(gated=True) if several else {})
-    for module, shape in modules.items():
-        (folder / "veriloga" / f"{module}.va").write_text(module_source(module, shape))
-    for simulator in ("ngspice", "vacask"):
-        for stage in circuit.stages:
-            path = folder / "netlist" / _netlist_name(circuit, simulator, stage)
-            path.write_text(render_netlist(circuit, stage, simulator))
-        if several:
-            path = folder / "netlist" / _netlist_name(circuit, simulator, None)
-            path.write_text(render_gated_netlist(circuit, settings[simulator].steps, simulator))
-    (folder / "netlist" / "edge_map.csv").write_text(edge_map_csv(circuit))
+    if mos is None:
+        _write_devices(folder, circuit, settings)
+    else:
+        (folder / "netlist" / _netlist_name(circuit, "ngspice", None)).write_text(mos.netlist())
+        (folder / "netlist" / "edge_map.csv").write_text(mos.edge_map_csv())
+        (folder / "netlist" / "devices.csv").write_text(mos.devices_csv())
     save_network(net, folder / "network.kcnet")
 
     sample = Sample("the first example input", examples.x0[0, 1:] * scaling.v_unit, "example")
@@ -201,6 +211,7 @@ def _write(
             ascii_output=True,
             netlist=f"../netlist/{_netlist_name(circuit, 'ngspice', None)}",
             osdi=[f"../osdi/{m}.osdi" for m in used],
+            header="" if mos is None else mos.header("../models", [f"../osdi/{o.module}.osdi" for o in mos.pdk.osdi]),
         )
     )
     tolerance = own.error * examples.scales
@@ -223,14 +234,34 @@ def _write(
         "reference": method(net),
         "readout": [circuit.banks[-1].nets[n] for n in net.readout],
         "inputs": [circuit.nets[n] for n in net.inputs],
-    }
-    (folder / "README.md").write_text(render("bundle/README.md.j2", **context))
+        "mos": mos,
+    } | ({} if mos is None else mos.readme())
+    readme = "bundle/README.md.j2" if mos is None else "bundle/README_mos.md.j2"
+    (folder / "README.md").write_text(render(readme, **context))
     run = folder / "run.sh"
     run.write_text(render("bundle/run.sh.j2", **context))
     run.chmod(0o755)
-    manifest = json.loads(json.dumps(_manifest(folder, net, circuit, settings, examples.origin, ranges)))
+    manifest = json.loads(json.dumps(_manifest(folder, net, circuit, settings, examples.origin, ranges, mos)))
     manifest["fingerprint"] = _fingerprint(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _write_devices(folder: Path, circuit: Circuit, settings: Mapping[str, SolverSettings]) -> None:
+    """Devices and netlists of the levels without transistors."""
+    several = circuit.sequenced
+    modules = circuit.modules(gated=False) | (circuit.modules(gated=True) if several else {})
+    if modules:
+        (folder / "veriloga").mkdir()
+    for module, shape in modules.items():
+        (folder / "veriloga" / f"{module}.va").write_text(module_source(module, shape))
+    for simulator in circuit.simulators:
+        for stage in circuit.stages:
+            path = folder / "netlist" / _netlist_name(circuit, simulator, stage)
+            path.write_text(render_netlist(circuit, stage, simulator))
+        if several:
+            path = folder / "netlist" / _netlist_name(circuit, simulator, None)
+            path.write_text(render_gated_netlist(circuit, settings[simulator].steps, simulator))
+    (folder / "netlist" / "edge_map.csv").write_text(edge_map_csv(circuit))
 
 
 def _final_csv(net: Network, circuit: Circuit, v_end: Floats, tolerance: Floats) -> str:
@@ -276,6 +307,7 @@ def _manifest(
     settings: Mapping[str, SolverSettings],
     origin: str,
     ranges: Sequence[Ranges] | None,
+    mos: MosCircuit | None,
 ) -> dict[str, Any]:
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     return {
@@ -288,7 +320,8 @@ def _manifest(
             "duration": net.duration,
             "record": dict(net.record),
         },
-        "level": "behavioral",
+        "level": circuit.level,
+        "mos": None if mos is None else mos.as_dict(),
         "scaling": circuit.scaling.as_dict(),
         "t_end": circuit.run_time(circuit.sequenced),
         "t_windows": circuit.timeline.in_windows,
@@ -312,7 +345,10 @@ def _manifest(
             ],
             "ranges": None if ranges is None else [[low.tolist(), high.tolist()] for low, high in ranges],
         },
-        "warnings": [f"no input reaches read-out net {circuit.nets[n]}" for n in unreachable_readout(net)],
+        "warnings": [
+            *(f"no input reaches read-out net {circuit.nets[n]}" for n in unreachable_readout(net)),
+            *(() if mos is None else mos.warnings),
+        ],
         "sha256": {str(p.relative_to(folder)): sha256_file(p) for p in files},
     }
 
@@ -362,16 +398,19 @@ def read_bundle(path: Path) -> Bundle:
     try:
         hashes = {str(name): str(digest) for name, digest in manifest["sha256"].items()}
         units = {name: float(manifest["scaling"][name]) for name in ("c", "v_unit", "i_unit", "v_cm")}
+        level = str(manifest["level"])
+        if level not in LEVELS:
+            raise ValueError(f"level {level}")
         settings = {
-            simulator: SolverSettings(float(s["error"]), int(s["steps"]), int(s["order"]))
+            simulator: SolverSettings(float(s["error"]), int(s["steps"]), int(s["order"]), adaptive=level == "mos")
             for simulator, s in manifest["solver"].items()
         }
         passes = parse_passes(",".join(manifest["lowering"]["passes"]) or "none")
         ranges = manifest["lowering"]["ranges"]
         if ranges is not None:
             ranges = [(np.array(low, dtype=float), np.array(high, dtype=float)) for low, high in ranges]
-        for simulator, order in ORDERS.items():
-            s = settings[simulator]
+        for simulator, s in settings.items():
+            order = ORDERS[simulator]
             if s.steps < 1 or not s.error > 0 or s.order != order:
                 raise ValueError(f"{simulator}: error {s.error:g} in {s.steps} steps of order {s.order}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -384,5 +423,5 @@ def read_bundle(path: Path) -> Bundle:
     if manifest["edited"]:
         edited.append(MANIFEST)
     network = load_network(path / "network.kcnet")
-    circuit = build_circuit(network, scaling, passes, ranges)
+    circuit = build_circuit(network, scaling, passes, ranges, level)
     return Bundle(path, network, circuit, settings, manifest, tuple(edited))

@@ -1,6 +1,6 @@
 """The circuit of a network: named nodes, capacitors and edge devices with parameters in SI units, as columns.
 
-Behavioural level. Everything downstream (netlists of each simulator, edge map, README) is text made from this.
+Everything downstream (netlists of each simulator, edge map, README) is text made from this.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.export.handover import MODULE, SETTLING, WINDOW, Bank, Timeline, make_banks, make_timeline
+from kcnet_eda.export.structural import two_terminal_problems
 from kcnet_eda.lowering.devices import UNITS, DeviceTable, Shape, gated
 from kcnet_eda.lowering.passes import DEFAULT_PASSES, Ranges, lower
 from kcnet_eda.network.graph import Network
@@ -25,6 +26,9 @@ Floats = NDArray[np.float64]
 
 #: The net that model ground maps to.
 RAIL = "vcm"
+
+#: What devices are: compiled Verilog-A; the paper's Figure 2 in plain SPICE elements; transistors of a process.
+LEVELS = ("behavioral", "structural", "mos")
 
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED = {RAIL, "time", "gnd", "temp", "hertz"}  # SPICE gives these a meaning of their own
@@ -77,9 +81,10 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class Circuit:
-    """A behavioural circuit. ``nets[i]`` is the net of node i; ``nets[0]`` is the common-mode rail. ``passes`` are what
-    was done on the way from edges to devices. ``banks`` are the capacitors of each phase in the one netlist of all
-    phases, and those that its final voltages are read from."""
+    """A circuit. ``nets[i]`` is the net of node i; ``nets[0]`` is the common-mode rail. ``passes`` are what was done on
+    the way from edges to devices. ``banks`` are the capacitors of each phase in the one netlist of all phases, and
+    those that its final voltages are read from. ``level`` is one of :data:`LEVELS`; at the MOS level the devices are
+    those that the transistor cells stand for."""
 
     name: str
     nets: tuple[str, ...]
@@ -87,6 +92,12 @@ class Circuit:
     stages: tuple[Stage, ...]
     passes: tuple[str, ...]
     banks: tuple[Bank, ...]
+    level: str = "behavioral"
+
+    @property
+    def simulators(self) -> tuple[str, ...]:
+        """The simulators that there are netlists for."""
+        return ("ngspice", "vacask") if self.level == "behavioral" else ("ngspice",)
 
     @property
     def t_end(self) -> float:
@@ -119,7 +130,9 @@ class Circuit:
 
     def modules(self, gated: bool) -> dict[str, Shape | None]:
         """The Verilog-A modules that occur, by name, in the netlists of single phases, or in the one of all phases
-        where ``gated``; None for a hand-written one."""
+        where ``gated``; None for a hand-written one. Only the behavioural level has any."""
+        if self.level != "behavioral":
+            return {}
         groups = [g.gated if gated else g for stage in self.stages for g in stage.groups]
         found = {g.table.module: g.table.shape for g in groups}
         return found | {MODULE: None} if gated and self.n_transfers else found
@@ -153,9 +166,13 @@ def _export_problems(network: Network) -> list[str]:
     return found
 
 
-def require_exportable(network: Network) -> None:
-    """Raise :class:`InvalidInputError` with every reason why ``network`` cannot become a circuit."""
+def require_exportable(network: Network, level: str = "behavioral") -> None:
+    """Raise :class:`InvalidInputError` with every reason why ``network`` cannot become a circuit at ``level``."""
     found = _export_problems(network)
+    if level != "behavioral" and len(network.phases) > 1:
+        found.append(f"it has {len(network.phases)} phases; the {level} level is for one")
+    if level == "structural":
+        found += [text for phase in network.phases for text in two_terminal_problems(phase.edges)]
     if found:
         raise InvalidInputError(f"network {network.name!r} cannot be exported", found)
 
@@ -165,8 +182,9 @@ def build_circuit(
     scaling: Scaling,
     passes: tuple[str, ...] = DEFAULT_PASSES,
     ranges: Sequence[Ranges] | None = None,
+    level: str = "behavioral",
 ) -> Circuit:
-    """The behavioural circuit of ``network`` at ``scaling``, lowered by ``passes``; ``ranges`` are the voltage ranges
+    """The circuit of ``network`` at ``scaling`` and ``level``, lowered by ``passes``; ``ranges`` are the voltage ranges
     of each phase, in model units, that the pass ``drop`` needs.
 
     Raises
@@ -174,7 +192,7 @@ def build_circuit(
     InvalidInputError
         The network cannot become one; every reason is listed, and nothing was written.
     """
-    require_exportable(network)
+    require_exportable(network, level)
     stages = []
     several = len(network.phases) > 1
     for number, phase in enumerate(network.phases):
@@ -187,7 +205,7 @@ def build_circuit(
         duration = phase.duration * scaling.t_unit
         stages.append(Stage(number, phase.n_nodes, duration, groups, lowered.folded, lowered.dropped))
     nets = (RAIL, *network.node_names[1:])
-    return Circuit(network.name, nets, scaling, tuple(stages), passes, make_banks(nets, network.phases))
+    return Circuit(network.name, nets, scaling, tuple(stages), passes, make_banks(nets, network.phases), level)
 
 
 def _in_si(table: DeviceTable, s: Scaling) -> Floats:

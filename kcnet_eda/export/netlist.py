@@ -10,6 +10,7 @@ import numpy as np
 
 from kcnet_eda.export.circuit import Circuit, DeviceGroup, Stage
 from kcnet_eda.export.render import render
+from kcnet_eda.export.structural import structural_devices
 
 #: The width of an enable's edge over the solver's step. Only its square counts, so a tenth leaves a hundredth of the
 #: step's own error at order 2; at a 200th ngspice now and then cuts its step at the edge until it gives up. VACASK's
@@ -38,6 +39,8 @@ def _groups(stage: Stage, nets: tuple[str, ...], enable: str | None) -> list[dic
 
 def render_netlist(circuit: Circuit, stage: Stage, simulator: str) -> str:
     """The netlist of one phase for ``ngspice`` or ``vacask``."""
+    if circuit.level == "structural":
+        return render_structural(circuit, stage)
     return render(
         f"{simulator}/netlist.j2",
         circuit=circuit,
@@ -47,6 +50,20 @@ def render_netlist(circuit: Circuit, stage: Stage, simulator: str) -> str:
         groups=_groups(stage, circuit.nets, None),
         enables=[],
         transfers=[],
+        rail=circuit.nets[0],
+        nets=circuit.nets[1 : stage.n_nodes],
+    )
+
+
+def render_structural(circuit: Circuit, stage: Stage) -> str:
+    """The netlist of a phase as the paper's Figure 2: conductance and current source in series with a one-sided switch,
+    in plain SPICE elements."""
+    return render(
+        "structural/netlist.j2",
+        circuit=circuit,
+        scaling=circuit.scaling,
+        n_devices=stage.n_devices,
+        devices=[row for g in stage.groups for row in structural_devices(g.table, g.values, g.names, circuit.nets)],
         rail=circuit.nets[0],
         nets=circuit.nets[1 : stage.n_nodes],
     )

@@ -28,11 +28,13 @@ METHODS = {2: "trapezoidal rule", 3: "Adams-Moulton rule of order 3"}
 @dataclass(frozen=True, slots=True)
 class SolverSettings:
     """Adams-Moulton rule of ``order`` with ``steps`` equal steps a phase; tolerances follow the scale, so that every
-    scale sees the same arithmetic. ``error`` is the relative error that the settings were chosen for."""
+    scale sees the same arithmetic. ``error`` is the relative error that the settings were chosen for. ``adaptive``: the
+    simulator chooses shorter steps by its own error control (transistors have poles far faster than the network)."""
 
     error: float
     steps: int
     order: int
+    adaptive: bool = False
 
     @property
     def method(self) -> str:
@@ -41,12 +43,14 @@ class SolverSettings:
 
     def halved(self) -> SolverSettings:
         """The same at half the step."""
-        return replace(self, steps=2 * self.steps)
+        # At order 2 half the step is a quarter of the error that an adaptive step is chosen by.
+        return replace(self, steps=2 * self.steps, error=self.error / 4 if self.adaptive else self.error)
 
     def as_dict(self, scaling: Scaling) -> dict[str, Any]:
         """Everything, for manifests and reports."""
         return {
-            "method": f"{self.method}, equal steps a phase",
+            "method": f"{self.method}, "
+            + ("steps by local error, at least" if self.adaptive else "equal steps a phase"),
             "order": self.order,
             "steps": self.steps,
             "error": self.error,
@@ -59,6 +63,13 @@ class SolverSettings:
         Node voltages decide when Newton has converged. The only branch current is the rail's, a difference of terms
         as large as 2C/h·v: held to the voltages' tolerance its rounding error alone would be too much at short steps.
         """
+        if self.adaptive:
+            return {
+                "reltol": self.error,
+                "abstol": self.error * _NEWTON * scaling.i_unit,
+                "vntol": self.error * _NEWTON * scaling.v_unit,
+                "chgtol": self.error * _NEWTON**2 * scaling.c * scaling.v_unit,
+            }
         return {
             "reltol": self.error * _NEWTON,
             "abstol": self.error * scaling.i_unit,
@@ -107,20 +118,24 @@ def render_testbench(
     simulator: str,
     netlist: str,
     osdi: Sequence[str],
+    header: str = "",
     ascii_output: bool = False,
 ) -> str:
     """A deck that parses the circuit once and runs every sample on it.
 
-    ``netlist`` and ``osdi`` are paths as the simulator shall see them, relative to where it runs.
+    ``netlist`` and ``osdi`` are paths as the simulator shall see them, relative to where it runs. ``header`` loads the
+    models of the MOS level.
     """
     nets = window.nets
     return render(
-        f"{simulator}/testbench.j2",
+        "mos/testbench.j2" if circuit.level == "mos" else f"{simulator}/testbench.j2",
         circuit=circuit,
         window=window,
         settings=settings,
         netlist=netlist,
         osdi=osdi,
+        header=header,
+        v_cm=circuit.scaling.v_cm,
         tolerances=settings.tolerances(circuit.scaling),
         ascii_output=ascii_output,
         save_lines=[nets[i : i + _NETS_A_LINE] for i in range(0, len(nets), _NETS_A_LINE)],

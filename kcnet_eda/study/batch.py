@@ -127,6 +127,7 @@ def _run_leg(
             simulator=bench.simulator.name,
             netlist=f"../../{leg.netlist}",
             osdi=[f"../../{name}" for name in leg.osdi],
+            header=leg.header,
         )
     )
     failure: KcnetError

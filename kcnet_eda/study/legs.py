@@ -11,6 +11,7 @@ from pathlib import Path
 from kcnet_eda.export.bundle import Bundle
 from kcnet_eda.export.circuit import Stage
 from kcnet_eda.export.testbench import SolverSettings, Window, gated_window, stage_window
+from kcnet_eda.study.mos_models import mos_header
 from kcnet_eda.tools.openvaf import compile_file
 from kcnet_eda.tools.simulators import Simulator
 
@@ -27,18 +28,21 @@ class Leg:
     spans: tuple[tuple[float, tuple[str, ...]], ...]
     netlist: str
     osdi: tuple[str, ...]
+    header: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
     """Where runs happen: ``folder`` is laid out by :func:`prepare_bench`; ``timeout_s`` bounds one leg of a sample.
-    ``gated``: all phases in one netlist; otherwise staged, node voltages handed over exactly from phase to phase."""
+    ``gated``: all phases in one netlist; otherwise staged, node voltages handed over exactly from phase to phase.
+    ``header`` loads the models of the MOS level."""
 
     bundle: Bundle
     simulator: Simulator
     folder: Path
     gated: bool
     timeout_s: float
+    header: str = ""
     cancel: threading.Event = field(default_factory=threading.Event)
 
     def legs(self, settings: SolverSettings) -> list[Leg]:
@@ -63,7 +67,8 @@ class Bench:
                 range(stage.number, stage.number + 1),
                 ((stage.duration, circuit.nets[: stage.n_nodes]),),
                 _netlist_file(stage),
-                _osdi(g.table.module for g in stage.groups),
+                _osdi(circuit.modules(gated=False) and [g.table.module for g in stage.groups]),
+                self.header,
             )
             for stage in circuit.stages
         ]
@@ -101,4 +106,4 @@ def prepare_bench(bundle: Bundle, simulator: Simulator, folder: Path, gated: boo
         shutil.copyfile(compile_file(bundle.path / "veriloga" / f"{module}.va"), folder / f"{module}.osdi")
     for part in circuit.parts(gated):
         shutil.copyfile(bundle.netlist(simulator.name, part), folder / _netlist_file(part))
-    return Bench(bundle, simulator, folder, gated, timeout_s)
+    return Bench(bundle, simulator, folder, gated, timeout_s, mos_header(bundle))

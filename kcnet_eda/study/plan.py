@@ -13,6 +13,7 @@ from kcnet_eda.export.testbench import SolverSettings
 from kcnet_eda.files import sha256_bytes, sha256_file
 from kcnet_eda.network.data import DataSet
 from kcnet_eda.study.batch import Job
+from kcnet_eda.study.mos_models import bundle_models
 from kcnet_eda.tools import openvaf
 from kcnet_eda.tools.locate import find_openvaf
 from kcnet_eda.tools.simulators import Simulator
@@ -59,7 +60,8 @@ def make_plan(bundle: Bundle, simulator: Simulator, data: DataSet, seed: int, ga
     sources = [bundle.netlist(simulator.name, part) for part in bundle.circuit.parts(gated)]
     sources += [bundle.path / "veriloga" / f"{module}.va" for module in bundle.circuit.modules(gated)]
     tools = [simulator.name, simulator.version(), openvaf.version(find_openvaf())]
-    circuit = " ".join([*map(sha256_file, sources), *tools])
+    models = bundle_models(bundle)
+    circuit = " ".join([*map(sha256_file, sources), *tools, *([models[1].sha256] if models else [])])
     truth = f"{sha256_file(bundle.path / 'network.kcnet')} {method(bundle.network)}"
 
     def job(i: int, settings: SolverSettings, keep: bool) -> Job:

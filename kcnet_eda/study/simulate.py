@@ -27,7 +27,7 @@ from kcnet_eda.study.legs import expected_mib, prepare_bench
 from kcnet_eda.study.plan import Plan, make_plan
 from kcnet_eda.study.record import make_record
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
-from kcnet_eda.tools.simulators import choose
+from kcnet_eda.tools.simulators import Simulator, choose
 
 Floats = NDArray[np.float64]
 
@@ -88,8 +88,8 @@ def simulate(
         raise InvalidInputError(f"--timeout {timeout_s:g}", ["must be above 0"])
     if seed is not None and seed < 0:
         raise InvalidInputError(f"--seed {seed}", ["must be at least 0"])
-    chosen, warning = choose(simulator)
     given = read_bundle(Path(target)) if Path(target).is_dir() else None
+    chosen, warning = _simulator_for(given, simulator)
     network = load_network(network_path(target)) if given is None else given.network
     dataset = load_data(data, data_dir, features=network.inputs.size, seed=seed or 0)
     _require_fit(dataset, network)
@@ -117,6 +117,19 @@ def simulate(
     return record
 
 
+def _simulator_for(given: Bundle | None, name: str | None) -> tuple[Simulator, str]:
+    """The simulator to use, and a warning or ''; the levels below the behavioural one are in ngspice's language."""
+    if given is None or given.circuit.level == "behavioral":
+        return choose(name)
+    if name not in (None, *given.circuit.simulators):
+        raise InvalidInputError(
+            f"--simulator {name}",
+            [f"cannot run the {given.circuit.level} level of {given.path}"],
+            f"Use {' or '.join(given.circuit.simulators)}.",
+        )
+    return choose(given.circuit.simulators[0])
+
+
 def _require_fit(dataset: DataSet, network: Network) -> None:
     problems = []
     if dataset.x.shape[1] != network.inputs.size:
@@ -141,7 +154,11 @@ def _at(bundle: Bundle, error: float | None) -> Bundle:
     """The bundle with solver settings for ``error``; its own where that is None."""
     if error is None or all(s.error == error for s in bundle.settings.values()):
         return bundle
-    return replace(bundle, settings=choose_settings(bundle.network, error)[0])
+    if bundle.circuit.level == "mos":
+        settings = {simulator: replace(s, error=error) for simulator, s in bundle.settings.items()}
+    else:
+        settings = choose_settings(bundle.network, error)[0]
+    return replace(bundle, settings=settings)
 
 
 def _due(plan: Plan, store: Store) -> list[Job]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from kcnet_eda.errors import BadDataError
 Floats = NDArray[np.float64]
 _LARGEST_HEADER = 64 << 20
 _MARK = b"Binary:\n"
+_REAL = np.dtype("<f8")
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +81,7 @@ def _read_columns(path: Path, wanted: Sequence[str], scale: str, kind: str) -> t
     return points, np.ascontiguousarray(values)
 
 
-def _read_table(path: Path) -> tuple[list[str], Floats]:
+def _read_table(path: Path, kind: np.dtype[Any] = _REAL) -> tuple[list[str], NDArray[Any]]:
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
@@ -103,13 +105,34 @@ def _read_table(path: Path) -> tuple[list[str], Floats]:
         n_names, n_points = int(fields["No. Variables"]), int(fields["No. Points"].split()[0])
     except (KeyError, ValueError, IndexError):
         raise BadDataError(f"{path}: its header is not that of a raw file") from None
-    if "complex" in fields.get("Flags", ""):
-        raise BadDataError(f"{path}: holds complex values, not a transient result")
+    if ("complex" in fields.get("Flags", "")) != (kind != _REAL):
+        raise BadDataError(f"{path}: holds {fields.get('Flags', 'real')} values, not what was asked for")
     data = raw[start + len(_MARK) :]
-    expected = n_names * n_points * 8
+    expected = n_names * n_points * kind.itemsize
     if len(names) != n_names or len(data) != expected:
         raise BadDataError(
             f"{path}: is cut short or malformed: {len(names)} of {n_names} vectors named, {len(data)} of {expected} "
             "data bytes"
         )
-    return names, np.frombuffer(data, dtype="<f8").reshape(n_points, n_names)
+    return names, np.frombuffer(data, dtype=kind).reshape(n_points, n_names)
+
+
+def read_ac(path: Path, wanted: Sequence[str]) -> NDArray[np.complex128]:
+    """Read a binary raw file of an AC analysis at one frequency: complex values [wanted].
+
+    Raises
+    ------
+    BadDataError
+        The file is missing, cut short, of another kind, lacks a vector, or holds a value that is not finite.
+    """
+    names, table = _read_table(path, np.dtype("<c16"))
+    columns = {name: i for i, name in enumerate(names)}
+    missing = [name for name in wanted if name.lower() not in columns]
+    if missing:
+        raise BadDataError(f"{path}: has no vector {missing[0]} ({len(missing)} of {len(wanted)} lack)")
+    if table.shape[0] != 1:
+        raise BadDataError(f"{path}: holds {table.shape[0]} frequencies, not one")
+    values = table[0, [columns[name.lower()] for name in wanted]]
+    if not np.isfinite(values).all():
+        raise BadDataError(f"{path}: holds values that are not finite")
+    return np.asarray(values, dtype=np.complex128)
