@@ -33,7 +33,8 @@ SimulatorName = Annotated[
     str | None,
     typer.Option(
         "--simulator",
-        help="ngspice, vacask or both; if not given ngspice, or VACASK where ngspice cannot load OSDI devices.",
+        help="ngspice, vacask, both, or engine (in software); if not given ngspice, or VACASK where ngspice cannot "
+        "load OSDI devices.",
     ),
 ]
 Samples = Annotated[int | None, typer.Option("--samples", help="How many samples; all if not given.")]

@@ -129,7 +129,7 @@ def export(
     settings, examples = choose_settings(net, error)
     ranges = voltage_ranges(net, examples.x0) if "drop" in passes else None
     circuit = build_circuit(net, scaling, passes, ranges, level)
-    return write_bundle(out, net, circuit, {s: settings[s] for s in circuit.simulators}, examples, ranges)
+    return write_bundle(out, net, circuit, settings, examples, ranges)
 
 
 def write_bundle(

@@ -20,8 +20,6 @@ from kcnet_eda.study.accuracy import wilson
 from kcnet_eda.study.generative import two_sample
 from kcnet_eda.study.plan import Plan
 from kcnet_eda.study.store import Result, Status
-from kcnet_eda.tools import openvaf
-from kcnet_eda.tools.locate import find_openvaf
 
 Floats = NDArray[np.float64]
 
@@ -66,7 +64,6 @@ def make_record(
     decision = np.array([r.decision_s for r in main if r.decision_s is not None])
     kept = bool(errors.max_rel <= settings.error and (half is None or half <= settings.error))
     t_total, line = bundle.circuit.run_time(plan.gated), bundle.circuit.timeline
-    netlists = [bundle.netlist(plan.simulator.name, part) for part in bundle.circuit.parts(plan.gated)]
 
     def proportion(hits: NDArray[np.bool_]) -> dict[str, Any]:
         k = int(hits.sum())
@@ -82,10 +79,10 @@ def make_record(
             "max_rel_error": errors.max_rel,
             "t_total_s": t_total,
             "f_hz": 1 / t_total,
-            "simulator": plan.simulator.name,
-            "simulator_version": plan.simulator.version(),
-            "openvaf_version": openvaf.version(find_openvaf()),
-            "level": bundle.manifest["level"],
+            "simulator": plan.simulator_name,
+            "simulator_version": plan.simulator_version,
+            "openvaf_version": plan.compiler_version,
+            "level": "fast engine" if plan.simulator is None else bundle.manifest["level"],
             "failed_runs": len(failed),
         },
         "accuracy": None
@@ -165,7 +162,7 @@ def make_record(
             "warning": warning,
             "export_warnings": bundle.manifest["warnings"],
             "sha256": {
-                **{path.name: sha256_file(path) for path in netlists},
+                **{path.name: sha256_file(path) for path in plan.netlists},
                 "network": sha256_file(bundle.path / "network.kcnet"),
                 "manifest": sha256_file(bundle.path / MANIFEST),
             },
