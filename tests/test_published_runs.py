@@ -9,9 +9,10 @@ from conftest import decaying, random_network, repeating
 from kcnet_eda.api import simulate
 from kcnet_eda.dynamics.reference import trajectory
 from kcnet_eda.errors import InvalidInputError
+from kcnet_eda.export.bundle import export
 from kcnet_eda.export.handover import time_in_phases
 from kcnet_eda.network.graph import Network, Phase
-from kcnet_eda.network.store import save_network
+from kcnet_eda.network.store import load_network, save_network
 from kcnet_eda.study.simulate import STORE
 from kcnet_eda.study.store import open_store
 
@@ -29,6 +30,8 @@ def generative(tmp_path):
 def test_both_simulators_are_judged_by_one_contract(tmp_path, generative):
     record = simulate(generative, tmp_path / "r", data="gaussian:6", seed=1, simulator="both")
     both = record["both"]
+    with open_store(tmp_path / "r" / "study.sqlite") as first, open_store(tmp_path / "r/vacask/study.sqlite") as second:
+        assert first.references().keys() == second.references().keys() and len(first.references()) == 6
     assert both["kept"] and both["n"] == both["same_label"] == 6 and both["max_rel"] <= 1e-3
     assert [v.split()[0].split("-")[0] for v in both["simulators"]] == ["ngspice", "vacask"]
     assert json.loads((tmp_path / "r" / "report.json").read_text())["both"] == both
@@ -90,3 +93,14 @@ def test_the_record_counts_the_windows_where_the_run_has_them(tmp_path, net):
         v = trajectory(net, x0, tau[inside])[:, net.readout]
         np.testing.assert_allclose(volts[inside], v, atol=2e-3 * np.ptp(v))
         np.testing.assert_allclose(volts[-1], v_end[net.readout], atol=1e-9)
+
+
+def test_a_run_says_when_nodes_leave_the_range_of_dropped_edges(tmp_path, generative):
+    export(generative, tmp_path / "b", lower="all")
+    for scale, nodes in ((0.5, False), (4.0, True)):
+        x = scale * load_network(generative).examples
+        np.savez(tmp_path / "d.npz", x=x)
+        out = tmp_path / f"r{scale:g}"
+        found = simulate(tmp_path / "b", out, data=str(tmp_path / "d.npz"), simulator="engine")["outside_range"]
+        assert (found["nodes"] > 0) == nodes and (found["by"] > 0) == nodes
+        assert ("leave the voltage range" in (out / "report.html").read_text()) == nodes

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from kcnet_eda import __version__
 from kcnet_eda.dynamics.contract import compare, node_scales
+from kcnet_eda.dynamics.engine import covered
 from kcnet_eda.dynamics.reference import method
-from kcnet_eda.export.bundle import MANIFEST
+from kcnet_eda.export.bundle import MANIFEST, Bundle
 from kcnet_eda.files import sha256_file
 from kcnet_eda.network.graph import Network, labels, margins
 from kcnet_eda.physical.audit import audit
@@ -115,6 +116,7 @@ def make_record(
         },
         "node_error": _node_error(network, v[passed], v_ref[passed]),
         "mos": bundle.manifest.get("mos"),
+        "outside_range": _outside_range(bundle, plan.x0),
         "two_sample": two_sample(network, plan.data, v[passed], v_ref[passed]),
         "decision_s": {
             "median": float(np.median(decision)),
@@ -168,6 +170,21 @@ def make_record(
             },
         },
     }
+
+
+def _outside_range(bundle: Bundle, x0: Floats) -> dict[str, Any] | None:
+    """Whether nodes leave, in software, the voltage ranges within which dropping edges is exact: how many, and which
+    by most [model units]. None where nothing was dropped by range."""
+    ranges = bundle.manifest["lowering"]["ranges"]
+    if ranges is None:
+        return None
+    ways, _ = covered(bundle.network, x0)
+    beyond = np.zeros(bundle.network.max_nodes)
+    for (low, high), seen_low, seen_high in zip(ranges, ways.low, ways.high, strict=True):
+        n = len(low)
+        beyond[:n] = np.maximum(beyond[:n], np.maximum(low - seen_low[:n], seen_high[:n] - high))
+    worst = int(np.argmax(beyond))
+    return {"nodes": int((beyond > 0).sum()), "worst_net": bundle.circuit.nets[worst], "by": float(beyond[worst])}
 
 
 def _node_error(network: Network, v_end: Floats, v_ref: Floats) -> dict[str, float]:
