@@ -51,13 +51,13 @@ def one_kit(pdk: str, network: str, samples: int, jobs: int, out: Path, progress
         )
     software = r["accuracy"]["software"]
     print(
-        f"  software {software['count']}/{software['n']}; {s['failed_runs']} runs failed; largest node error of a digit: "
-        f"median {error['median']:.3f}, worst {error['max']:.3f} model units of {r['scaling']['v_unit']:g} V"
+        f"  software {software['count']}/{software['n']}; {s['failed_runs']} runs failed; largest node error of a "
+        f"digit: median {error['median']:.3f}, worst {error['max']:.3f} model units of {r['scaling']['v_unit']:g} V"
     )
     power = mos["static_power_w"]
     print(
-        f"  T = {1e9 * s['t_total_s']:.0f} ns, static power {1e3 * power:.1f} mW, {1e9 * power * s['t_total_s']:.2f} nJ an "
-        f"inference; {r['run']['simulate_s_per_sample']:.1f} s a digit in {s['simulator_version']}, {jobs} at once",
+        f"  T = {1e9 * s['t_total_s']:.0f} ns, static power {1e3 * power:.1f} mW, {1e9 * power * s['t_total_s']:.2f} nJ "
+        f"an inference; {r['run']['simulate_s_per_sample']:.1f} s a digit in {s['simulator_version']}, {jobs} at once",
         flush=True,
     )
     return circuit["value"] >= ACCURACY and agree["value"] >= AGREEMENT and not s["failed_runs"]
