@@ -56,8 +56,9 @@ def one_kit(pdk: str, network: str, samples: int, jobs: int, out: Path, progress
     )
     power = mos["static_power_w"]
     print(
-        f"  T = {1e9 * s['t_total_s']:.0f} ns, static power {1e3 * power:.1f} mW, {1e9 * power * s['t_total_s']:.2f} nJ "
-        f"an inference; {r['run']['simulate_s_per_sample']:.1f} s a digit in {s['simulator_version']}, {jobs} at once",
+        f"  T = {1e9 * s['t_total_s']:.0f} ns, static power {1e3 * power:.1f} mW, "
+        f"{1e9 * power * s['t_total_s']:.2f} nJ an inference; "
+        f"{r['run']['simulate_s_per_sample']:.1f} s a digit in {s['simulator_version']}, {jobs} at once",
         flush=True,
     )
     return circuit["value"] >= ACCURACY and agree["value"] >= AGREEMENT and not s["failed_runs"]
