@@ -1,6 +1,6 @@
 """Training a one-phase Eq. (6) classifier with torch: cross-entropy at the read-out nodes at T, AdamW, pruning.
 
-torch is imported by this module, ``augmentation`` and ``torch_path`` alone; nothing else in the package needs it.
+torch is imported by this module, ``augmentation``, ``cell`` and ``torch_path`` alone; nothing else needs it.
 Source of the law: Gao, Sun, Boning, arXiv 2310.15872, Eq. (6).
 """
 
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +22,7 @@ from torch.nn.functional import cross_entropy
 from kcnet_eda import __version__
 from kcnet_eda.config import Settings, load_settings
 from kcnet_eda.dynamics.augmentation import Augmentation, augment
+from kcnet_eda.dynamics.cell import Cell, cell_rate, draw_dies, straight_through
 from kcnet_eda.dynamics.solvers import rk4
 from kcnet_eda.dynamics.torch_path import EdgeColumns, heun, rate
 from kcnet_eda.errors import InvalidInputError, KcnetError
@@ -28,7 +31,7 @@ from kcnet_eda.network import topology
 from kcnet_eda.network.data import DataSet, load_data
 from kcnet_eda.network.graph import Edges, Network, Phase, labels
 from kcnet_eda.network.laws import RELU, eq6
-from kcnet_eda.network.store import save_network
+from kcnet_eda.network.store import load_network, network_path, save_network
 from kcnet_eda.progress import Progress
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -45,8 +48,11 @@ class TopologySettings(Settings):
     """Pixels, hidden nodes and outputs, and what connects them. Hidden and output nodes connect both ways."""
 
     window: Annotated[int, Field(ge=1)] = 3  # pixel neighbourhood, odd; 1 is none
-    hidden: Count = 16
+    hidden: Annotated[int, Field(ge=0)] = 16
     pixels_to_hidden: Literal["forward", "both"] = "both"
+    pixels_to_outputs: Literal["none", "forward", "both"] = "none"
+    between_hidden: bool = False
+    between_outputs: bool = False
     ground: bool = True  # ground to every hidden and output node, and back
 
     @model_validator(mode="after")
@@ -57,10 +63,15 @@ class TopologySettings(Settings):
 
 
 class Pruning(Settings):
-    """Edges of the least mean current are dropped, from ``begin`` to ``end`` (fractions of the epochs), until
-    ``edges`` are left; the number kept falls steeply first, as the cube of what remains of the way."""
+    """The edges of the lowest score are dropped, from ``begin`` to ``end`` (fractions of the epochs), until ``edges``
+    are left; the number kept falls steeply first, as the cube of what remains of the way.
+
+    The score ``current`` is an edge's mean current. ``sensitivity`` is the mean over recent batches of the square of
+    the loss's change, to first order, were the edge's current scaled to 0: θ1·∂L/∂θ1 + θ2·∂L/∂θ2 for Eq. (6).
+    """
 
     edges: Count
+    score: Literal["current", "sensitivity"] = "current"
     begin: Fraction = 0.25
     end: Fraction = 0.7
 
@@ -78,8 +89,10 @@ class TrainSettings(Settings):
     data: Literal["digits"] = "digits"
     seed: Annotated[int, Field(ge=0)]
     validation_fraction: Fraction = 0.0  # held out of the training set, never of the test set
+    start: str | None = None  # a network file, or the name of a shipped one, to train on from: its edges, its θ
     topology: TopologySettings = TopologySettings()
     pruning: Pruning | None = None
+    cell: Cell | None = None
     duration: Positive = 1.0  # T
     steps: Count = 5  # Heun steps over T while training
     epochs: Count = 100
@@ -111,6 +124,13 @@ def classifier_topology(
         topology.both_ways(inward) if settings.pixels_to_hidden == "both" else inward,
         topology.both_ways(topology.full(hidden, outputs)),
     ]
+    if settings.pixels_to_outputs != "none":
+        straight = topology.full(pixels, outputs)
+        parts.append(topology.both_ways(straight) if settings.pixels_to_outputs == "both" else straight)
+    if settings.between_hidden:
+        parts.append(topology.full(hidden, hidden))
+    if settings.between_outputs:
+        parts.append(topology.full(outputs, outputs))
     if settings.ground:
         parts.append(topology.both_ways(topology.full([0], np.concatenate([hidden, outputs]))))
     names = (
@@ -122,49 +142,109 @@ def classifier_topology(
     return topology.join(*parts), names
 
 
+@dataclass(frozen=True)
+class Start:
+    """What training starts from: edges, node names, and θ1 and θ2 of the edges where they are not to be drawn."""
+
+    pairs: topology.Pairs
+    names: tuple[str, ...]
+    theta: tuple[Tensor, Tensor] | None = None
+
+
+def read_start(name: str, n_pixels: int, n_outputs: int) -> Start:
+    """The network ``name``, a file or a shipped one, as a start.
+
+    Raises
+    ------
+    InvalidInputError
+        It cannot be read, or is not what this module trains: one phase of Eq. (6) edges whose nodes are ground, then
+        the pixels, and the outputs last.
+    """
+    network = load_network(network_path(name))
+    edges, n_nodes = network.phases[0].edges, network.max_nodes
+    problems = []
+    if len(network.phases) != 1:
+        problems.append(f"has {len(network.phases)} phases, not one")
+    if not ((edges.phi == RELU) & (edges.b == -edges.a) & (edges.k == 1)).all():
+        problems.append("has edges of another law than Eq. (6)")
+    if not np.array_equal(network.inputs, 1 + np.arange(n_pixels)):
+        problems.append(f"does not have its inputs at nodes 1 to {n_pixels}")
+    if not np.array_equal(network.readout, np.arange(n_nodes - n_outputs, n_nodes)):
+        problems.append(f"does not have its {n_outputs} outputs at its last nodes")
+    if problems:
+        raise InvalidInputError(f"start: {name}", problems, "Start from a network that kcnet train made for this data.")
+    theta = torch.from_numpy(edges.a.copy()), torch.from_numpy(edges.c.copy())
+    return Start((edges.source, edges.target), network.node_names, theta)
+
+
 class _Model:
     """θ1 and θ2 of every edge of the topology, and which edges are still alive."""
 
-    def __init__(self, pairs: topology.Pairs, n_nodes: int, settings: TrainSettings) -> None:
-        self.source, self.target = (torch.from_numpy(ends.astype(np.int64)) for ends in pairs)
-        self.n_nodes = n_nodes
+    def __init__(self, start: Start, settings: TrainSettings) -> None:
+        self.source, self.target = (torch.from_numpy(ends.astype(np.int64)) for ends in start.pairs)
+        self.n_nodes = len(start.names)
         self.settings = settings
-        degree = torch.bincount(torch.cat([self.source, self.target]), minlength=n_nodes).double()
-        spread = torch.maximum(degree[self.source], degree[self.target]).rsqrt()
-        generator = torch.Generator().manual_seed(settings.seed)
-        self.parameters = [
-            (torch.randn(len(spread), generator=generator, dtype=torch.float64) * scale * spread).requires_grad_()
-            for scale in (settings.init_theta1, settings.init_theta2)
-        ]
+        self.cell: Cell | None = None
+        self.dies = torch.Generator().manual_seed(settings.seed + 2)
+        self.parameters = [p.requires_grad_() for p in start.theta or self._random()]
         self.average = [p.detach().clone() for p in self.parameters]
-        self.keep(torch.arange(len(spread)))
+        self.sensitivity = torch.zeros(len(self.source), dtype=torch.float64)
+        self.keep(torch.arange(len(self.source)))
+
+    def _random(self) -> tuple[Tensor, ...]:
+        degree = torch.bincount(torch.cat([self.source, self.target]), minlength=self.n_nodes).double()
+        spread = torch.maximum(degree[self.source], degree[self.target]).rsqrt()
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        return tuple(
+            torch.randn(len(spread), generator=generator, dtype=torch.float64) * scale * spread
+            for scale in (self.settings.init_theta1, self.settings.init_theta2)
+        )
 
     def keep(self, alive: Tensor) -> None:
         """Let only the edges ``alive`` (their numbers) conduct from now on."""
         self.alive = alive
         self._columns = EdgeColumns(self.source[alive], self.target[alive], RELU)
 
+    def _slope(self, samples: int) -> Callable[[Tensor], Tensor]:
+        theta1, theta2 = (p[self.alive] for p in self.parameters)
+        columns, cell = self._columns, self.cell
+        if cell is None:
+            law = (theta1, -theta1, theta2, torch.ones_like(theta1))
+            return lambda v: rate(columns, law, v)
+        near1, near2 = cell.range.nearest(theta1, theta2)
+        near1, near2 = straight_through(near1, theta1), straight_through(near2, theta2)
+        dies = draw_dies(cell, near1, near2, min(cell.dies, samples), self.dies)
+        return lambda v: cell_rate(columns, cell, dies, v)
+
     def states(self, x: Tensor) -> list[Tensor]:
         """v [nodes, samples] after each training step, from pixels ``x`` [samples, pixels]."""
         v = torch.zeros(self.n_nodes, len(x), dtype=torch.float64)
         v[1 : 1 + x.shape[1]] = x.T
-        theta1, theta2 = (p[self.alive] for p in self.parameters)
-        law = (theta1, -theta1, theta2, torch.ones_like(theta1))
-        return list(heun(lambda v: rate(self._columns, law, v), v, self.settings.duration, self.settings.steps))
+        return list(heun(self._slope(len(x)), v, self.settings.duration, self.settings.steps))
 
-    def prune(self, x: Tensor, keep: int) -> None:
-        """Keep the ``keep`` alive edges that carry the largest mean current on samples ``x``."""
+    def mean_currents(self, x: Tensor) -> Tensor:
+        """Of the alive edges on samples ``x``, by Eq. (6), over samples and training steps."""
         with torch.no_grad():
             v = torch.cat(self.states(x), dim=1)
             theta1, theta2 = (p[self.alive] for p in self.parameters)
             drop = v[self.source[self.alive]] - v[self.target[self.alive]]
-            current = torch.relu(theta1[:, None] * drop + theta2[:, None]).mean(dim=1)
-        self.keep(self.alive[current.topk(keep).indices.sort().values])
+            return torch.relu(theta1[:, None] * drop + theta2[:, None]).mean(dim=1)
 
-    def update_average(self) -> None:
-        """Let the running average of the parameters follow them one step."""
+    def prune(self, score: Tensor, keep: int) -> None:
+        """Keep the ``keep`` alive edges of the highest score, one for each that is alive."""
+        self.keep(self.alive[score.topk(keep).indices.sort().values])
+
+    def update_averages(self) -> None:
+        """Let the running averages of the parameters and of the sensitivities follow one step."""
         for mean, p in zip(self.average, self.parameters, strict=True):
             mean.lerp_(p.detach(), 1 - self.settings.average)
+        effect = sum(p.detach() * p.grad for p in self.parameters)
+        self.sensitivity.lerp_(effect.square(), 1 - self.settings.average)
+
+    def trained(self) -> tuple[Tensor, Tensor]:
+        """θ1 and θ2 of the alive edges, averaged over the last steps, within the cell's range if there is a cell."""
+        theta1, theta2 = (p[self.alive] for p in self.average)
+        return (theta1, theta2) if self.cell is None else self.cell.range.nearest(theta1, theta2)
 
 
 def _edges_kept(pruning: Pruning, n_edges: int, done: float) -> int:
@@ -184,10 +264,16 @@ def _fit(model: _Model, x: Tensor, y: Tensor, grid: tuple[int, int], outputs: sl
     mean_loss = float("nan")
     with progress.stage("training epochs", s.epochs) as advance:
         for epoch in range(s.epochs):
+            if s.cell is not None and epoch >= s.cell.begin * s.epochs:
+                model.cell = s.cell
             if s.pruning is not None:
                 keep = _edges_kept(s.pruning, n_edges, epoch / s.epochs)
                 if keep < len(model.alive):
-                    model.prune(augment(x[:_SCORED], grid, s.augmentation, generator), keep)
+                    if s.pruning.score == "current":
+                        score = model.mean_currents(augment(x[:_SCORED], grid, s.augmentation, generator))
+                    else:
+                        score = model.sensitivity[model.alive]
+                    model.prune(score, keep)
             total = 0.0
             for rows in torch.split(torch.randperm(len(x), generator=generator), s.batch):
                 states = torch.stack(model.states(augment(x[rows], grid, s.augmentation, generator)))
@@ -198,7 +284,7 @@ def _fit(model: _Model, x: Tensor, y: Tensor, grid: tuple[int, int], outputs: sl
                 torch.nn.utils.clip_grad_norm_(model.parameters, s.gradient_clip)
                 optimiser.step()
                 schedule.step()
-                model.update_average()
+                model.update_averages()
                 total += float(loss.detach()) * len(rows)
             mean_loss = total / len(x)
             if not np.isfinite(mean_loss):
@@ -211,8 +297,8 @@ def _fit(model: _Model, x: Tensor, y: Tensor, grid: tuple[int, int], outputs: sl
 
 
 def _network(model: _Model, names: tuple[str, ...], n_pixels: int, n_outputs: int, examples: np.ndarray) -> Network:
-    theta1, theta2 = (p[model.alive].numpy() for p in model.average)
-    a, b, c, k = eq6(theta1, theta2)
+    theta1, theta2 = model.trained()
+    a, b, c, k = eq6(theta1.numpy(), theta2.numpy())
     source, target = model.source[model.alive].numpy(), model.target[model.alive].numpy()
     edges = Edges(source, target, a, b, c, k, np.full(source.size, RELU, np.uint8))
     nodes = np.arange(len(names), dtype=np.int32)
@@ -239,11 +325,15 @@ def fit(s: TrainSettings, data: DataSet, progress: Progress) -> tuple[Network, f
     if data.grid is None or data.y is None:
         raise InvalidInputError(data.name, ["training needs images with labels"])
     n_outputs = int(data.y.max()) + 1
-    pairs, names = classifier_topology(s.topology, data.grid, n_outputs)
-    if s.pruning is not None and s.pruning.edges > len(pairs[0]):
-        raise InvalidInputError("pruning.edges", [f"is {s.pruning.edges}; the topology has {len(pairs[0])} edges"])
+    if s.start is None:
+        start = Start(*classifier_topology(s.topology, data.grid, n_outputs))
+    else:
+        start = read_start(s.start, data.x.shape[1], n_outputs)
+    names, n_edges = start.names, len(start.pairs[0])
+    if s.pruning is not None and s.pruning.edges > n_edges:
+        raise InvalidInputError("pruning.edges", [f"is {s.pruning.edges}; the topology has {n_edges} edges"])
     torch.manual_seed(s.seed)
-    model = _Model(pairs, len(names), s)
+    model = _Model(start, s)
     loss = _fit(
         model,
         torch.from_numpy(data.x),

@@ -1,0 +1,107 @@
+"""What training knows of the MOS cell: the θ that can be built, and how a built edge differs from Eq. (6).
+
+Saturation is not modelled: a cell is sized to be linear for every |v_s − v_d| up to twice the node range, and the
+voltage penalty keeps nodes within that range.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from kcnet_eda.config import Settings
+from kcnet_eda.dynamics.cell_rhs import Corner, Dies, Ends, pull_back, rate_of_cells
+from kcnet_eda.dynamics.torch_path import EdgeColumns
+
+NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class CellRange(Settings):
+    """The θ that a cell can be sized for: |θ1| from ``theta1_min`` to ``theta1_max`` or 0, θ2 up to ``theta2_max``, and
+    a largest current in the box of node voltages of at least ``full_scale_min``."""
+
+    theta1_min: Positive = 0.1
+    theta1_max: Positive = 2.0
+    theta2_max: Positive = 2.0
+    full_scale_min: Positive = 0.5
+    box: Positive = 2.0  # node voltages within ± this
+
+    def nearest(self, theta1: Tensor, theta2: Tensor) -> tuple[Tensor, Tensor]:
+        """θ1 and θ2 moved as little as brings each edge into the range; where the full scale is short, θ2 is moved."""
+        size = theta1.abs()
+        held = size.clamp(self.theta1_min, self.theta1_max) * torch.where(theta1 < 0, -1.0, 1.0)
+        held = torch.where(size < self.theta1_min / 2, 0.0, held)
+        return held, torch.maximum(theta2.clamp(max=self.theta2_max), self.full_scale_min - 2 * self.box * held.abs())
+
+    def holds(self, theta1: Tensor, theta2: Tensor) -> bool:
+        """Whether every edge is in the range, to a rounding error."""
+        moved = self.nearest(theta1, theta2)
+        return all(bool((a - b).abs().max() < 1e-9) for a, b in zip(moved, (theta1, theta2), strict=True))
+
+
+class Cell(Settings):
+    """Training for the MOS cell. Currents in I_u, voltages in V_u, times in T_u; each σ is of edges independent of each
+    other, and a new set of dies is drawn for every batch."""
+
+    begin: Annotated[float, Field(ge=0, lt=1)] = 0.0  # fraction of the epochs from which the cell replaces Eq. (6)
+    range: CellRange = CellRange()
+    rounding: NotNegative = 0.1  # half the width of the corner
+    leakage: NotNegative = 0.00125  # of an edge that is off
+    lag: NotNegative = 0.0  # of each edge current behind its voltages
+    sigma_theta1: NotNegative = 0.03  # over θ1
+    sigma_theta2: NotNegative = 0.04
+    sigma_gain: NotNegative = 0.04  # of the current that leaves the source over that which enters the target
+    dies: Annotated[int, Field(ge=1)] = 8  # among which each batch is shared out
+
+
+def draw_dies(
+    cell: Cell, theta1: Tensor, theta2: Tensor, dies: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """θ1, θ2 and gain [E, dies] of as many random dies, differentiable in the nominal θ1 and θ2 [E]."""
+
+    def normal(sigma: float) -> Tensor:
+        return sigma * torch.randn(len(theta1), dies, generator=generator, dtype=torch.float64)
+
+    theta1 = theta1[:, None] * (1 + normal(cell.sigma_theta1))
+    return theta1, theta2[:, None] + normal(cell.sigma_theta2), 1 + normal(cell.sigma_gain)
+
+
+class _CellRate(torch.autograd.Function):  # type: ignore[misc]  # torch is not there where it is not needed
+    @staticmethod
+    def forward(ctx: Any, ends: Ends, corner: Corner, v: Tensor, *dies: Tensor) -> Tensor:
+        ctx.ends, ctx.corner = ends, corner
+        ctx.save_for_backward(v, *dies)
+        return torch.from_numpy(rate_of_cells(ends, _numpy(dies), corner, v.detach().numpy()))
+
+    @staticmethod
+    def backward(ctx: Any, *pulls: Tensor) -> tuple[Tensor | None, ...]:
+        v, *dies = ctx.saved_tensors
+        of_v, of_theta = pull_back(
+            ctx.ends, _numpy(dies), ctx.corner, v.detach().numpy(), pulls[0].contiguous().numpy()
+        )
+        return None, None, torch.from_numpy(of_v), *torch.from_numpy(of_theta), None
+
+
+def _numpy(dies: Any) -> Dies:
+    theta1, theta2, gain = (p.detach().contiguous().numpy() for p in dies)
+    return theta1, theta2, gain
+
+
+def cell_rate(columns: EdgeColumns, cell: Cell, dies: tuple[Tensor, Tensor, Tensor], v: Tensor) -> Tensor:
+    """dv/dτ [nodes, samples] of cells at ``v`` [nodes, samples]; differentiable in v and in the dies' θ1 and θ2.
+
+    A pole of time constant ``lag`` in every edge current acts, to first order in it, as currents that see the voltages
+    of ``lag`` ago; that needs no state per edge.
+    """
+    corner = Corner(cell.rounding, cell.leakage)
+    rate: Tensor = _CellRate.apply(columns.ends, corner, v, *dies)
+    return rate if cell.lag == 0 else _CellRate.apply(columns.ends, corner, v - cell.lag * rate, *dies)
+
+
+def straight_through(value: Tensor, parameter: Tensor) -> Tensor:
+    """``value`` forward, the gradient handed on to ``parameter`` as it is: θ can cross what it cannot be."""
+    return parameter + (value - parameter).detach()
