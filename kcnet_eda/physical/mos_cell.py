@@ -131,6 +131,7 @@ class CellEdges:
 
 
 _DIGITS = 6  # of θ: edges that differ less are one cell
+_SLACK = 1e-3  # of a limit: a network trained to the limit may lie beyond it by its rounding
 
 
 def cell_edges(edges: Edges) -> tuple[CellEdges, list[str]]:
@@ -185,11 +186,18 @@ def full_scale(theta1: Floats, theta2: Floats) -> Floats:
 def range_problems(design: CellDesign, theta1: Floats, theta2: Floats, names: Sequence[str]) -> list[str]:
     """Which of the cells ``names`` cannot be built, each with the reason; empty if all can."""
     a, fs = np.abs(theta1), full_scale(theta1, theta2)
+    least, most = 1 - _SLACK, 1 + _SLACK
     checks = (
-        ((a > 0) & (a < design.theta1_min), f"|θ1| is below {design.theta1_min:g}, too long a resistor: prune it"),
-        (a > design.theta1_max, f"|θ1| is above {design.theta1_max:g}: use parallel edges"),
-        (theta2 > design.theta2_max, f"θ2 is above {design.theta2_max:g}: use parallel edges"),
-        (fs < design.full_scale_min, f"4·|θ1| + θ2 is below {design.full_scale_min:g}, lost in the corner: prune it"),
+        (
+            (a > 0) & (a < least * design.theta1_min),
+            f"|θ1| is below {design.theta1_min:g}, too long a resistor: prune it",
+        ),
+        (a > most * design.theta1_max, f"|θ1| is above {design.theta1_max:g}: use parallel edges"),
+        (theta2 > most * design.theta2_max, f"θ2 is above {design.theta2_max:g}: use parallel edges"),
+        (
+            fs < least * design.full_scale_min,
+            f"4·|θ1| + θ2 is below {design.full_scale_min:g}, lost in the corner: prune it",
+        ),
     )
     found: list[tuple[int, str]] = []
     for bad, why in checks:
