@@ -1,5 +1,5 @@
-"""The MOS and structural levels, held to closed forms and to the ideal law; on the process written here, and on a real one
-where its models are found."""
+"""The MOS and structural levels, held to closed forms and to the ideal law: on the process written here, and on
+a real one where its models are found."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import csv
 import os
 import subprocess
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -109,9 +110,7 @@ def test_sizes_are_on_the_grid_and_add_up():
         fingers = source_fingers(GENERIC, width, int(k))
         assert sum(n for _, n in fingers) == k and sum(w * n for w, n in fingers) == pytest.approx(width, abs=1e-9)
     parts = series(GENERIC, 3.3e6, "a", "b")
-    assert (
-        parts[0][0] == "a" and parts[-1][1] == "b" and all(p[1] == q[0] for p, q in zip(parts, parts[1:], strict=False))
-    )
+    assert parts[0][0] == "a" and parts[-1][1] == "b" and all(p[1] == q[0] for p, q in pairwise(parts))
     assert sum(GENERIC.resistor.resistance(length) for *_, length in parts) == pytest.approx(3.3e6, rel=1e-4)
 
 
