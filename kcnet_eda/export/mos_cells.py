@@ -150,7 +150,7 @@ def bias_cell(pdk: Pdk, design: CellDesign, n_cells: int, direct: bool) -> tuple
 
 
 def periphery(pdk: Pdk, design: CellDesign, direct: bool) -> tuple[str, list[Device]]:
-    """The write switch (pins in out wr wrb vdd vss) and the read buffer (pins in out vdd vss vbn), and their devices."""
+    """Write switch (pins in out wr wrb vdd vss) and read buffer (pins in out vdd vss vbn), and their devices."""
     nmos, pmos = pdk.devices.nmos, pdk.devices.pmos
     write, read = Placer(pdk, "kc_write", direct), Placer(pdk, "kc_read", direct)
     n = Geometry(nmos.width.snap(max(0.5, nmos.width.min)), nmos.length.min)
