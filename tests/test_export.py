@@ -274,8 +274,9 @@ def test_the_wheel_exports_from_a_clean_environment(tmp_path):
         timeout=120,
     )
     code = (
-        "import kcnet_eda, pathlib; from kcnet_eda.api import export; "
-        "b = export('digits', pathlib.Path('b')); print(kcnet_eda.__file__, b.circuit.n_devices)"
+        "import kcnet_eda, pathlib; from kcnet_eda.api import export, pdk_check; "
+        "b = export('digits', pathlib.Path('b')); print(kcnet_eda.__file__, b.circuit.n_devices); "
+        "assert pdk_check('generic180', ['tt']).readings"
     )
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run([str(python), "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)

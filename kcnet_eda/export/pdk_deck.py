@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,10 +25,10 @@ def model_header(
 ) -> str:
     """The lines of an ngspice deck that load a kit's models: after the title line, before the first device.
 
-    ``models`` is the folder as the deck shall name it and ``osdi`` the compiled models likewise (both of
-    :func:`kcnet_eda.tools.pdk.prepare`, or names relative to a bundle); ``temperature`` is in °C. With ``direct`` the
-    transistors' own models are made known, for :func:`transistor_line` with ``direct=True``. ``seed`` (from 1) makes
-    one draw of mismatch.
+    ``models`` is the folder as the deck shall name it and ``osdi`` the compiled models likewise, relative to the deck
+    (:func:`kcnet_eda.tools.pdk.link_models` makes such names: ngspice cannot read a library whose path has a blank);
+    ``temperature`` is in °C. With ``direct`` the transistors' own models are made known, for :func:`transistor_line`
+    with ``direct=True``. ``seed`` (from 1) makes one draw of mismatch.
 
     Raises
     ------
@@ -36,6 +37,11 @@ def model_header(
     """
     libraries = (*pdk.corner(corner), *pdk.resistor_corner(resistor_corner), *pdk.capacitor.libraries)
     where = str(pdk.file)
+    blanks = [str(path) for path in (models, *osdi) if re.search(r"\s", str(path))]
+    if blanks:
+        raise InvalidInputError(
+            blanks[0], ["has a blank, where ngspice cuts a library's path"], "Link to it from beside."
+        )
     if mismatch and pdk.mismatch is None:
         raise InvalidInputError(where, ["has no key 'mismatch', so no mismatch can be simulated"], "Add it.")
     if mismatch and direct:
@@ -99,6 +105,8 @@ def transistor_line(
         parameters |= {"as": area, "ad": area, "ps": around, "pd": around}
     if multiplier > 1:
         parameters[device.multiplier] = str(multiplier)
+        if isinstance(device, Transistor) and device.mismatch_multiplier is not None:
+            parameters[device.mismatch_multiplier] = str(multiplier)
     return render(
         "mos/transistor.j2",
         letter=device.instance.lower(),

@@ -56,6 +56,8 @@ Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 SpiceName = Annotated[str, AfterValidator(_name)]
 ModelFile = Annotated[str, AfterValidator(_file)]
 Word = Annotated[str, AfterValidator(_text)]
+# It becomes a word of pip's command line and a folder's name.
+PackageWord = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 
 
 class Span(Settings):
@@ -100,8 +102,8 @@ class Library(Settings):
 class Wheel(Settings):
     """The package that brings the models."""
 
-    package: SpiceName | Word = Field(description="name of the Python package (only its files are used)")
-    version: Word = Field(description="exact version that was tried")
+    package: PackageWord = Field(description="name of the Python package (only its files are used)")
+    version: PackageWord = Field(description="exact version that was tried")
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] = Field(description="SHA-256 of the wheel, hexadecimal")
     models: ModelFile = Field(description="folder of the models inside the wheel")
 
@@ -149,6 +151,9 @@ class Transistor(Settings):
     width: Span = Field(description="drawn width of one device, µm")
     length: Span = Field(description="drawn length, µm")
     multiplier: SpiceName = Field("m", description="instance parameter for devices in parallel")
+    mismatch_multiplier: SpiceName | None = Field(
+        None, description="further parameter that must repeat that number, or devices in parallel share one deviation"
+    )
     parameters: dict[SpiceName, Word] = Field({}, description="further parameters of each instance")
     diffusion: Positive | None = Field(None, description="length of a source or drain region, µm, for as, ad, ps, pd")
     direct: Direct | None = Field(None, description="the model without its wrapper, where the process allows it")

@@ -64,6 +64,21 @@ def prepare(pdk: Pdk, models: Path | None = None) -> Models:
     return Models(folder, osdi, origin, sha256_bytes("\n".join(sorted(hashes.values())).encode()))
 
 
+def link_models(models: Models, folder: Path) -> tuple[str, list[str]]:
+    """Link a kit's models into a deck's folder; returns what the deck calls the models' folder and the compiled models.
+
+    ngspice cuts the path of a ``.lib`` line at a blank, quoted or not, so decks name links beside them; and they hold
+    no paths of this machine.
+    """
+    links = {"models": models.folder, **{file.name: file for file in models.osdi}}
+    for name, target in links.items():
+        link = folder / name
+        if not (link.is_symlink() and link.readlink() == target):
+            link.unlink(missing_ok=True)
+            link.symlink_to(target)
+    return "models", list(links)[1:]
+
+
 def locate(pdk: Pdk, models: Path | None = None) -> tuple[Path, str]:
     """The folder of a kit's models, and in words which place that is: ``models`` if given, else below ``$PDK_ROOT``,
     else the path in the kit's file, else what ``kcnet pdk install`` put into the cache.

@@ -24,7 +24,7 @@ from kcnet_eda.errors import (
 from kcnet_eda.export.pdk_deck import model_header, resistor_line, transistor_line
 from kcnet_eda.export.render import render
 from kcnet_eda.physical.pdk import DeviceKind, Pdk, Span, load_pdk
-from kcnet_eda.tools.pdk import Models, prepare
+from kcnet_eda.tools.pdk import Models, link_models, prepare
 from kcnet_eda.tools.rawfile import read_sweep
 from kcnet_eda.tools.simulators import NGSPICE, explain
 
@@ -82,6 +82,23 @@ class Check:
     simulate_s: float
 
 
+@dataclass(frozen=True)
+class _Bench:
+    """What every deck of one corner shares; ``folder`` gets a folder for each deck."""
+
+    pdk: Pdk
+    models: Models
+    folder: Path
+    corner: str
+    resistor_corner: str
+    timeout_s: float
+
+    @property
+    def named(self) -> str:
+        """The corner that is not nominal."""
+        return self.corner if self.resistor_corner == "typ" else self.resistor_corner
+
+
 def pdk_check(
     name: str | Path, corners: Sequence[str] = (), *, models: Path | None = None, timeout_s: float = 120.0
 ) -> Check:
@@ -108,7 +125,7 @@ def pdk_check(
     folder = Path(tempfile.mkdtemp(prefix="kcnet-pdk-check-"))
     readings: list[Reading] = []
     for corner, resistor_corner in runs:
-        readings += _run_corner(pdk, found, folder, corner, resistor_corner, timeout_s)
+        readings += _run_corner(_Bench(pdk, found, folder, corner, resistor_corner, timeout_s))
     shutil.rmtree(folder)  # kept where a run failed: the error names it
     bias = pdk.operating.supply / 2
     return Check(pdk, found, version, bias, tuple(readings), prepared - started, time.monotonic() - prepared)
@@ -154,47 +171,45 @@ def _between(span: Span, size: float) -> float:
     return min(max(span.snap(size), span.min), span.max)
 
 
-def _run_corner(
-    pdk: Pdk, models: Models, folder: Path, corner: str, resistor_corner: str, timeout_s: float
-) -> list[Reading]:
-    header = model_header(pdk, models.folder, models.osdi, corner=corner, resistor_corner=resistor_corner)
-    named = corner if resistor_corner == "typ" else resistor_corner
-    probes = _probes(pdk)
+def _run_corner(bench: _Bench) -> list[Reading]:
+    probes = _probes(bench.pdk)
+    folder = bench.folder / bench.named
     try:
-        swept, currents = _simulate(pdk, header, probes, folder / named, timeout_s)
+        swept, currents = _simulate(bench, probes, folder)
     except RunTimeoutError as error:
-        raise RunTimeoutError(f"{pdk.file}: corner {named}: {error}") from None
+        raise RunTimeoutError(f"{bench.pdk.file}: corner {bench.named}: {error}") from None
     except (ToolFailedError, BadDataError) as error:
-        raise _blame(pdk, header, probes, folder, timeout_s, named, error) from None
+        raise _blame(bench, probes, error) from None
     try:
-        return [_read(pdk, probe, named, swept, currents[:, i]) for i, probe in enumerate(probes)]
+        return [_read(bench.pdk, probe, bench.named, swept, currents[:, i]) for i, probe in enumerate(probes)]
     except BadDataError as error:
-        raise BadDataError(f"{error}\n  Deck: {folder / named / 'check.sp'}") from None
+        raise BadDataError(f"{error}\n  Deck: {folder / 'check.sp'}") from None
 
 
-def _simulate(pdk: Pdk, header: str, probes: Sequence[Probe], folder: Path, timeout_s: float) -> tuple[Floats, Floats]:
-    supply = pdk.operating.supply
+def _simulate(bench: _Bench, probes: Sequence[Probe], folder: Path) -> tuple[Floats, Floats]:
+    pdk, supply = bench.pdk, bench.pdk.operating.supply
     folder.mkdir()
+    models, osdi = link_models(bench.models, folder)
+    header = model_header(pdk, models, osdi, corner=bench.corner, resistor_corner=bench.resistor_corner)
     deck, raw = folder / "check.sp", folder / "check.raw"
     deck.write_text(
         render("mos/check.j2", pdk=pdk, header=header, probes=probes, supply=supply, step=supply / _STEPS),
         encoding="utf-8",
     )
-    done = NGSPICE.run(deck, folder / "check.log", timeout_s)
+    done = NGSPICE.run(deck, folder / "check.log", bench.timeout_s)
     if not raw.is_file():
         raise explain(done)
     return read_sweep(raw, [f"i(v{probe.name})" for probe in probes], supply)
 
 
-def _blame(
-    pdk: Pdk, header: str, probes: Sequence[Probe], folder: Path, timeout_s: float, corner: str, together: KcnetError
-) -> KcnetError:
+def _blame(bench: _Bench, probes: Sequence[Probe], together: KcnetError) -> KcnetError:
     """The error for a corner that failed: each device is tried alone, and the first that fails alone is named, unless
     all do."""
+    pdk, corner = bench.pdk, bench.named
     alone: dict[str, KcnetError] = {}
     for probe in probes:
         try:
-            _simulate(pdk, header, [probe], folder / f"{corner}_{probe.name}", timeout_s)
+            _simulate(bench, [probe], bench.folder / f"{corner}_{probe.name}")
         except (ToolFailedError, BadDataError) as error:
             alone[probe.name] = error
     guilty = next((probe for probe in probes if probe.name in alone), None)
