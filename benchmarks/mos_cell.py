@@ -30,7 +30,7 @@ from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.physical.scaling import resolve
 from kcnet_eda.study.calibrate import TOLERANCE, Rig, calibrate
 from kcnet_eda.study.export_mos import buildable
-from kcnet_eda.tools.pdk import prepare
+from kcnet_eda.tools.pdk import link_models, prepare
 from kcnet_eda.tools.rawfile import read_transient
 from kcnet_eda.tools.simulators import NGSPICE, explain
 
@@ -80,7 +80,7 @@ def edges(rig: Rig, n: int) -> dict[str, Any]:
         "n": n,
         "seconds": time.monotonic() - started,
         "passes": found.passes,
-        "out_of_reach": list(found.reason[i] for i in found.out_of_reach),
+        "out_of_reach": [found.reason[i] for i in found.out_of_reach],
         "max_error_percent": spread(100 * worst),
         "rms_error_percent": spread(100 * found.share_of_full_scale(found.rms_error)),
         "over_max_limit": None if max_limit is None else int((100 * worst > max_limit).sum()),
@@ -144,9 +144,10 @@ def run_network(rig: Rig, net: Network, t_unit: float) -> float:
     (folder / "net.inc").write_text(mos.netlist())
     x0 = net.initial_state(net.examples)[0]
     sample = Sample("random start", x0[1:] * design.v_unit, "out")
-    header = mos.header(rig.models.folder, rig.models.osdi)
+    header = mos.header(*link_models(rig.models, folder))
     deck = folder / "deck.sp"
-    deck.write_text(render_testbench(circuit, window, settings, [sample], simulator="ngspice", netlist="net.inc", osdi=[], header=header))  # fmt: skip # noqa: E501
+    bench = {"simulator": "ngspice", "netlist": "net.inc", "osdi": [], "header": header}
+    deck.write_text(render_testbench(circuit, window, settings, [sample], **bench))
     done = NGSPICE.run(deck, folder / "log.txt", TIMEOUT_S)
     if not (folder / "out.raw").is_file():
         raise explain(done)

@@ -35,7 +35,7 @@ def structural_devices(
     k·ReLU(x) with k < 0 flows the other way: it is drawn the other way round.
     """
     at = {name: values[:, i] for i, name in enumerate(table.parameters)}
-    gain = at["k"]
+    gain = at.get("k", np.ones(len(table)))
     turned = (gain < 0) & (table.kind == "relu")
     scale = np.where(turned, -gain, gain)
     g, i0 = np.where(turned, -scale, scale) * at["gs"], scale * at["i0"]

@@ -95,7 +95,7 @@ def design_cell(pdk: Pdk) -> CellDesign:
         v_cm=op.common_mode,
         supply=op.supply,
         v_ref=round(0.36 * op.supply, 2),
-        pair=fit("nmos", 1.4, 0.6),
+        pair=fit("nmos", 1.0, 0.45),
         tail=fit("nmos", 1.4, 8.0),
         source=fit("pmos", 1.0, 4.0),
         mirror=fit("pmos", 0.5, 1.0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from kcnet_eda.physical.mos_cell import BOX, CellDesign, CellSizes, first_sizes,
 from kcnet_eda.physical.pdk import Pdk
 from kcnet_eda.physical.relu_fit import box_points, fit_relu
 from kcnet_eda.progress import NoProgress, Progress
-from kcnet_eda.tools.pdk import Models
+from kcnet_eda.tools.pdk import Models, link_models
 from kcnet_eda.tools.rawfile import read_ac, read_sweep
 from kcnet_eda.tools.simulators import NGSPICE, explain
 
@@ -30,6 +31,7 @@ _PASSES = 9
 _POINTS, _CHECK_POINTS = (41, 5), (41, 9)
 _LARGEST_DECK = 128  # cells
 _TIMEOUT_S = 900.0
+MODELS_LINK = "models"  # what link_models calls them
 _LARGEST_STEP = 0.5  # of θ, in one correction
 _SMALLEST_MOVE = 2e-4  # of θ: smaller moves say nothing about a slope
 _SINK_SPREAD = 1.5  # the sink's output may become this much longer or shorter than its input
@@ -65,7 +67,7 @@ class Rig:
         """Whether the transistors' own models are placed, which is faster where a kit allows it."""
         return self.seed is None and all(t.direct is not None for t in (self.pdk.devices.nmos, self.pdk.devices.pmos))
 
-    def header(self, folder: str | Path, osdi: tuple[str | Path, ...]) -> str:
+    def header(self, folder: str, osdi: Sequence[str]) -> str:
         """The deck's header with the models at ``folder``."""
         return model_header(
             self.pdk,
@@ -81,7 +83,8 @@ class Rig:
 
 
 def calibrate(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress | None = None) -> Calibration:
-    """Size, measure and correct a cell for each (θ1 ≥ 0, θ2), within :func:`~kcnet_eda.physical.mos_cell.range_problems`.
+    """Size, measure and correct a cell for each (θ1 ≥ 0, θ2) of those that can be built
+    (:func:`kcnet_eda.physical.mos_cell.range_problems`).
 
     A result is kept in the cache under the hash of all that determines it: kit, models, simulator, cell, θ.
 
@@ -101,7 +104,7 @@ def calibrate(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress | Non
 
 def _key(rig: Rig, theta1: Floats, theta2: Floats) -> str:
     sizes = snap_sizes(rig.pdk, first_sizes(rig.design, theta1[:1], theta2[:1]))[0]
-    deck = _deck(rig, "models", (), sizes, theta1[:1], theta2[:1], _POINTS, capacitance=True)
+    deck = _deck(rig, (), sizes, theta1[:1], theta2[:1], _POINTS, capacitance=True)
     settings = (TOLERANCE, _AIM, _PASSES, _POINTS, _CHECK_POINTS, _LARGEST_STEP, _SINK_SPREAD)
     words = [deck, rig.pdk.model_dump_json(exclude={"file"}), rig.models.sha256, NGSPICE.version(), repr(settings)]
     return sha256_bytes("\n".join([*words, repr(rig.design)]).encode() + theta1.tobytes() + theta2.tobytes())[:24]
@@ -109,8 +112,7 @@ def _key(rig: Rig, theta1: Floats, theta2: Floats) -> str:
 
 def _deck(
     rig: Rig,
-    models: str | Path,
-    osdi: tuple[str | Path, ...],
+    osdi: Sequence[str],
     sizes: CellSizes,
     theta1: Floats,
     theta2: Floats,
@@ -120,7 +122,7 @@ def _deck(
     return render_calibration(
         rig.pdk,
         rig.design,
-        rig.header(models, osdi),
+        rig.header(MODELS_LINK, osdi),
         sizes,
         list(zip(theta1.tolist(), theta2.tolist(), strict=True)),
         points=points,
@@ -156,7 +158,8 @@ def _closed_loop(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress) -
     x, _, weight = box_points(*_POINTS)
     passes = 0
     with progress.stage(f"calibration of {n} cells", n) as advance:
-        for passes in range(1, _PASSES + 1):
+        while passes < _PASSES and due.size:
+            passes += 1
             found = _measure(rig, sizes.rows(due), theta1[due], theta2[due], _POINTS, capacitance=False)
             mean = (found.source + found.sink) / 2
             fit = np.stack(fit_relu(x, weight, mean, theta1[due], theta2[due]), axis=1)
@@ -171,8 +174,6 @@ def _closed_loop(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress) -
             left = (error > _AIM) | (np.abs(ratio - 1) > _AIM)
             advance(int((~left).sum()))
             due, fit, ratio = due[left], fit[left], ratio[left]
-            if due.size == 0:
-                break
             step = np.linalg.solve(slope[due], (wanted[due] - fit)[:, :, None])[:, :, 0]
             asked[due] += np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
             corrected = _sizes_for(design, asked[due], sizes.rows(due), ratio)
@@ -228,7 +229,7 @@ def _ratio(weight: Floats, found: _Measured) -> Floats:
 
 
 def _broyden(slope: Floats, moved: Floats, changed: Floats) -> Floats:
-    """The slopes [n, 2, 2] after a move [n, 2] changed the fit [n, 2]; unchanged where there was no move to speak of."""
+    """The slopes [n, 2, 2] after a move [n, 2] changed the fit [n, 2]; the same where there was no move to speak of."""
     size = (moved**2).sum(axis=1)
     told = np.isfinite(changed).all(axis=1) & (size > _SMALLEST_MOVE**2)
     moved, changed = np.where(told[:, None], moved, 0.0), np.where(told[:, None], changed, 0.0)
@@ -283,10 +284,7 @@ def _measure(
     parts = []
     for start in range(0, len(sizes), _LARGEST_DECK):
         rows = np.arange(start, min(start + _LARGEST_DECK, len(sizes)))
-        deck = _deck(
-            rig, rig.models.folder, rig.models.osdi, sizes.rows(rows), theta1[rows], theta2[rows], points, capacitance
-        )
-        parts.append(_sweep(rig, deck, rows.size, points, capacitance))
+        parts.append(_sweep(rig, sizes.rows(rows), theta1[rows], theta2[rows], points, capacitance))
     return _Measured(
         np.concatenate([p.source for p in parts]),
         np.concatenate([p.sink for p in parts]),
@@ -296,11 +294,14 @@ def _measure(
     )
 
 
-def _sweep(rig: Rig, deck: str, n: int, points: tuple[int, int], capacitance: bool) -> _Measured:
+def _sweep(
+    rig: Rig, sizes: CellSizes, theta1: Floats, theta2: Floats, points: tuple[int, int], capacitance: bool
+) -> _Measured:
     """Run one deck; its folder stays only where it failed."""
+    n = len(sizes)
     folder = Path(tempfile.mkdtemp(prefix="kcnet-cells-"))
     path = folder / "cells.sp"
-    path.write_text(deck)
+    path.write_text(_deck(rig, link_models(rig.models, folder)[1], sizes, theta1, theta2, points, capacitance))
     done = NGSPICE.run(path, folder / "log.txt", _TIMEOUT_S)
     if not (folder / "sweep.raw").is_file():
         raise explain(done)

@@ -95,4 +95,4 @@ def prepare_bench(bundle: Bundle, simulator: Simulator, folder: Path, gated: boo
         shutil.copyfile(compile_file(bundle.path / "veriloga" / f"{module}.va"), folder / f"{module}.osdi")
     for part in circuit.parts(gated):
         shutil.copyfile(bundle.netlist(simulator.name, part), folder / _netlist_file(part))
-    return Bench(bundle, simulator, folder, gated, timeout_s, mos_header(bundle))
+    return Bench(bundle, simulator, folder, gated, timeout_s, mos_header(bundle, folder, "../../"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.export.bundle import MANIFEST, Bundle
 from kcnet_eda.export.pdk_deck import model_header
 from kcnet_eda.physical.pdk import Pdk, load_pdk
-from kcnet_eda.tools.pdk import Models, prepare
+from kcnet_eda.tools.pdk import Models, link_models, prepare
 
 
 def bundle_models(bundle: Bundle) -> tuple[Pdk, Models] | None:
@@ -32,10 +34,13 @@ def bundle_models(bundle: Bundle) -> tuple[Pdk, Models] | None:
     return pdk, prepare(pdk)
 
 
-def mos_header(bundle: Bundle) -> str:
-    """The lines of a deck that load the models of a bundle's kit; '' at the other levels."""
+def mos_header(bundle: Bundle, folder: Path, above: str) -> str:
+    """The lines of a deck that load the models of a bundle's kit, linked into ``folder``, which is ``above`` the deck's
+    own; '' at the other levels."""
     found = bundle_models(bundle)
     if found is None:
         return ""
     pdk, models = found
-    return model_header(pdk, models.folder, models.osdi, direct=bool(bundle.manifest["mos"]["direct"]))
+    link, osdi = link_models(models, folder)
+    names = [f"{above}{name}" for name in osdi]
+    return model_header(pdk, f"{above}{link}", names, direct=bool(bundle.manifest["mos"]["direct"]))
