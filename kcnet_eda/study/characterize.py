@@ -25,8 +25,8 @@ from kcnet_eda.physical.mos_cell import BOX, design_cell, full_scale
 from kcnet_eda.physical.pdk import DeviceKind, Pdk, load_pdk
 from kcnet_eda.physical.size_classes import class_names, size_classes
 from kcnet_eda.progress import NoProgress, Progress
-from kcnet_eda.study.calibrate import Rig, calibrate, measure
-from kcnet_eda.tools.pdk import prepare
+from kcnet_eda.study.calibrate import MODELS_LINK, Rig, calibrate, measure
+from kcnet_eda.tools.pdk import link_models, prepare
 from kcnet_eda.tools.rawfile import read_ac, read_sweep
 from kcnet_eda.tools.simulators import NGSPICE, explain
 
@@ -115,15 +115,20 @@ def corner_table(rig: Rig, nominal: Calibration) -> dict[str, Any]:
 
 
 def _key(rig: Rig, nominal: Calibration) -> str:
-    words = [rig.header("models", ()), rig.pdk.model_dump_json(exclude={"file"}), rig.models.sha256, NGSPICE.version()]
-    words += [gmid_deck(rig, "models", ())[0], _lag_deck(rig, nominal, "models", ())[0], repr(rig.design), str(FORMAT)]
+    words = [rig.pdk.model_dump_json(exclude={"file"}), rig.models.sha256, NGSPICE.version()]
+    words += [gmid_deck(rig)[0], _lag_deck(rig, nominal)[0], repr(rig.design), str(FORMAT)]
     return sha256_bytes("\n".join(words).encode() + pack(nominal))[:24]
 
 
-def gmid_deck(rig: Rig, models: str | Path, osdi: tuple[str | Path, ...]) -> tuple[str, list[GateProbe]]:
+def gmid_deck(rig: Rig) -> tuple[str, list[GateProbe]]:
     """The deck of both gm/I_D tables, and its transistors."""
     probes = [probe for kind in _KINDS for probe in gmid_probes(rig.pdk, kind, rig.direct)]
-    return render_gmid(rig.pdk, rig.header(models, osdi), probes, _v_ds(rig.pdk)), probes
+    return render_gmid(rig.pdk, _header(rig), probes, _v_ds(rig.pdk)), probes
+
+
+def _header(rig: Rig) -> str:
+    """The header of a deck beside which :func:`_simulate` links the models."""
+    return rig.header(MODELS_LINK, [file.name for file in rig.models.osdi])
 
 
 def _v_ds(pdk: Pdk) -> float:
@@ -138,7 +143,7 @@ def gmid_tables(rig: Rig) -> tuple[GmIdTable, GmIdTable]:
     ToolFailedError, NotConvergedError, RunTimeoutError
         The simulator gave no result; the message names its log.
     """
-    deck, probes = gmid_deck(rig, rig.models.folder, rig.models.osdi)
+    deck, probes = gmid_deck(rig)
     gates = [f"i(vg{probe.name})" for probe in probes]
     drains = [f"i(vd{probe.name})" for probe in probes]
 
@@ -149,7 +154,7 @@ def gmid_tables(rig: Rig) -> tuple[GmIdTable, GmIdTable]:
         n = len(probes)
         return np.abs(current[0]), by_gate[:n].real, by_drain.real, by_gate[n:].imag / (2 * np.pi * FREQUENCY)
 
-    columns = _simulate(deck, "gmid", read)
+    columns = _simulate(rig, deck, "gmid", read)
     v_gs = np.array(table_gates(rig.pdk))
     found, start = [], 0
     for kind in _KINDS:
@@ -175,12 +180,10 @@ def _lag_points(nominal: Calibration) -> list[tuple[int, float]]:
     return points
 
 
-def _lag_deck(
-    rig: Rig, nominal: Calibration, models: str | Path, osdi: tuple[str | Path, ...]
-) -> tuple[str, list[tuple[int, float]]]:
+def _lag_deck(rig: Rig, nominal: Calibration) -> tuple[str, list[tuple[int, float]]]:
     points = _lag_points(nominal)
     theta = list(zip(nominal.theta1.tolist(), nominal.theta2.tolist(), strict=True))
-    header = rig.header(models, osdi)
+    header = _header(rig)
     deck = render_lag(rig.pdk, rig.design, header, nominal.sizes, theta, points, direct=rig.direct, supply=rig.supply)
     return deck, points
 
@@ -194,9 +197,9 @@ def cell_lag(rig: Rig, nominal: Calibration) -> Floats:
     ToolFailedError, NotConvergedError, RunTimeoutError
         The simulator gave no result; the message names its log.
     """
-    deck, points = _lag_deck(rig, nominal, rig.models.folder, rig.models.osdi)
+    deck, points = _lag_deck(rig, nominal)
     names = [f"i(v{pin}{i})" for i in range(len(points)) for pin in "sd"]
-    moved = _simulate(deck, "lag", lambda folder: read_ac(folder / "lag.raw", names))
+    moved = _simulate(rig, deck, "lag", lambda folder: read_ac(folder / "lag.raw", names))
     lag = np.full((nominal.theta1.size, len(LAG_SHARES), 2), np.nan)
     rows = [cell for cell, _ in points][:: len(LAG_SHARES)]
     lag[rows] = (-moved.imag / moved.real / (2 * np.pi * FREQUENCY)).reshape(len(rows), len(LAG_SHARES), 2)
@@ -206,9 +209,10 @@ def cell_lag(rig: Rig, nominal: Calibration) -> Floats:
 _T = TypeVar("_T")
 
 
-def _simulate(deck: str, name: str, read: Callable[[Path], _T]) -> _T:
+def _simulate(rig: Rig, deck: str, name: str, read: Callable[[Path], _T]) -> _T:
     """Run one deck and read its results; its folder stays only where it failed."""
     folder = Path(tempfile.mkdtemp(prefix=f"kcnet-{name}-"))
+    link_models(rig.models, folder)
     path = folder / f"{name}.sp"
     path.write_text(deck)
     done = NGSPICE.run(path, folder / "log.txt", _TIMEOUT_S)
