@@ -180,6 +180,7 @@ def _write(
         (folder / "netlist" / _netlist_name(circuit, "ngspice", None)).write_text(mos.netlist())
         (folder / "netlist" / "edge_map.csv").write_text(mos.edge_map_csv())
         (folder / "netlist" / "devices.csv").write_text(mos.devices_csv())
+        (folder / "netlist" / "periphery.sp").write_text(mos.periphery())
     save_network(net, folder / "network.kcnet")
 
     sample = Sample("the first example input", x0[0, 1:] * scaling.v_unit, "example")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from kcnet_eda.export.pdk_deck import resistor_line, transistor_line
 from kcnet_eda.export.render import render
-from kcnet_eda.physical.mos_cell import CellDesign, CellSizes
+from kcnet_eda.physical.mos_cell import CellDesign, CellSizes, Geometry
 from kcnet_eda.physical.pdk import DeviceKind, Pdk
+from kcnet_eda.physical.tanh_cell import tanh_sizes
 
 BIAS = "kc_bias"
 _DECOUPLING, _DECOUPLING_A_CELL = 20e-12, 0.2e-12  # farads a bias line
@@ -104,6 +105,7 @@ def edge_cells(
             v_unit=design.v_unit,
             k=k,
             mk=mk,
+            well_capacitance=design.well_capacitance[0] + k * design.well_capacitance[1],
             resistors=series(pdk, resistance, "e1", "e2") if resistance < float("inf") else [],
             source_fingers=source_fingers(pdk, width, k),
             sink_length=length,
@@ -133,8 +135,8 @@ def bias_cell(pdk: Pdk, design: CellDesign, n_cells: int, direct: bool) -> tuple
         i_unit=design.i_unit,
         r_ref=design.v_ref / (2 * design.i_unit),
         r_amp=(design.supply - _AMPLIFIER_DROP) / (_AMPLIFIER_CURRENT * design.i_unit),
-        small_source=type(source)(small_w, small_l),
-        small_sink=type(source)(n.width.snap(max(design.tail.w / 2, n.width.min)), design.source.l),
+        small_source=Geometry(small_w, small_l),
+        small_sink=Geometry(n.width.snap(max(design.tail.w / 2, n.width.min)), design.source.l),
         c_down=c_down,
         c_out=c_out,
         clamp_current=first / (c_down * c_out),
@@ -142,5 +144,47 @@ def bias_cell(pdk: Pdk, design: CellDesign, n_cells: int, direct: bool) -> tuple
         nmos=placer.nmos,
         pmos=placer.pmos,
         resistors_between=placer.resistors_between,
+    )
+    return text, placer.devices
+
+
+def periphery(pdk: Pdk, design: CellDesign, direct: bool) -> tuple[str, list[Device]]:
+    """The write switch (pins in out wr wrb vdd vss) and the read buffer (pins in out vdd vss vbn), and their devices."""
+    nmos, pmos = pdk.devices.nmos, pdk.devices.pmos
+    write, read = Placer(pdk, "kc_write", direct), Placer(pdk, "kc_read", direct)
+    n = Geometry(nmos.width.snap(max(0.5, nmos.width.min)), nmos.length.min)
+    p = Geometry(pmos.width.snap(max(1.0, pmos.width.min)), pmos.length.min)
+    text = render("mos/write_switch.j2", n=n, p=p, nmos=write.nmos, pmos=write.pmos)
+    text += render("mos/read_buffer.j2", c=design, nmos=read.nmos, pmos=read.pmos)
+    return text, write.devices + read.devices
+
+
+def tanh_cell(
+    pdk: Pdk, design: CellDesign, slope: float, offset: float, name: str, direct: bool
+) -> tuple[str, list[Device]]:
+    """The cell of i = I_u·tanh(slope·(v_s − v_d)/V_u + offset) (pins s d ip in vdd vss vbn), and its devices.
+
+    Raises
+    ------
+    InvalidInputError
+        The pair alone is not as steep, or its widths cannot make the offset.
+    """
+    sizes = tanh_sizes(pdk, design, slope, offset)
+    placer = Placer(pdk, name, direct)
+    text = render(
+        "mos/edge_tanh.j2",
+        name=name,
+        slope=slope,
+        offset=offset,
+        c=design,
+        i_unit=design.i_unit,
+        v_unit=design.v_unit,
+        w1=sizes.w1,
+        w2=sizes.w2,
+        half_tail=sizes.half_tail,
+        resistors=series(pdk, sizes.resistance, "e1", "e2"),
+        nmos=placer.nmos,
+        pmos=placer.pmos,
+        resistor=placer.resistor,
     )
     return text, placer.devices

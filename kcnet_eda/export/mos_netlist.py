@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcnet_eda.export.circuit import Circuit
-from kcnet_eda.export.mos_cells import BIAS, Device, bias_cell, edge_cells
+from kcnet_eda.export.mos_cells import BIAS, Device, bias_cell, edge_cells, periphery
 from kcnet_eda.export.pdk_deck import model_header
 from kcnet_eda.export.render import render
 from kcnet_eda.physical.calibration import Calibration
@@ -168,6 +168,13 @@ class MosCircuit:
             cells=[text for text, _ in self._cells],
             instances=self.instances,
             nets=list(zip(self.circuit.nets[1:], self.drawn_capacitance[1:].tolist(), strict=True)),
+        )
+
+    def periphery(self) -> str:
+        """The cells that put voltages on nodes and read them, which the testbenches' ideal sources do without."""
+        return (
+            "* Write switch and read buffer, for use beside the circuit\n"
+            + periphery(self.pdk, self.design, self.direct)[0]
         )
 
     def edge_map_csv(self) -> str:

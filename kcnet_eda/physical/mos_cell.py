@@ -56,6 +56,10 @@ class CellDesign:
     clamp: Geometry
     gate_resistance: float
     """Of a one-unit pair, 2/gm [ohm]: a first guess, which calibration corrects."""
+    isolated: bool = True
+    """Whether the pair's two sides sit in p-wells of their own (deep n-well), tied to their sources."""
+    well_capacitance: tuple[float, float] = (10e-15, 3e-15)
+    """Of such a well to its surroundings, F: fixed, and a unit; an estimate, since the kits' models leave it out."""
     slope_per_unit: float = 1 / 6
     offset_per_unit: float = 0.65
     full_scale_per_mirror: float = 1.0
@@ -63,7 +67,7 @@ class CellDesign:
     theta1_max: float = 2.0
     theta2_max: float = 2.0
     full_scale_min: float = 0.5
-    clamp_share: float = 4e-3
+    clamp_share: float = 2e-3
     """Current of the clamp at the turn-on point, over I_u: less leaks less and wakes up later."""
 
     @property
