@@ -9,8 +9,8 @@ and the common mode stay, and node capacitors are ideal. The common time scale i
 squares of fitted against trained θ1. "Final error" is the largest of any node's |v(T) - ideal| in units of V0, with the
 read-out at T, and with the read-out at T over that scale, as a clock does that follows the same bias.
 
-Random networks amplify errors by very different factors (an edge of negative θ1 is positive feedback), so the one here is
-that of median sensitivity out of nine drawn: the largest node change at T, in software, of 0.02 I0 on every θ2.
+Random networks amplify errors by very different factors (an edge of negative θ1 is positive feedback), so the one here
+is that of median sensitivity out of nine drawn: the largest node change at T, in software, of 0.02 I0 on every θ2.
 
 Mismatch: the kit's own statistics, wrapper subcircuits, one deck a seed: cells and bias together.
 """
