@@ -40,7 +40,7 @@ class _Sheet:
 
     def __init__(self) -> None:
         self._drawing = schemdraw.Drawing(show=False, canvas="svg")
-        self._drawing.config(fontsize=_SMALL, lw=1.2)
+        self._drawing.config(fontsize=_SMALL, lw=1.2, margin=0.5)  # text is wider than it is taken to be
 
     def fet(
         self, kind: str, name: str, size: str, at: Point, gate: Side, net: str = "", *, diode: bool = False
@@ -141,7 +141,7 @@ def edge_schematic(c: CellDesign) -> bytes:
     s.wire((17.4, 6.2), (17.4, pair))
     s.net((17.4, 6.4), "s", "right")
     s.wire(s.fet("nmos", "cas2", _size(c.cascode, "mk"), (17.4, pair), "left"), (17.4, low))
-    s.ground(s.fet("nmos", "snk2", f"{c.sink.w:g}/trim", (17.4, low), "left"))
+    s.ground(s.fet("nmos", "snk2", f"{c.sink.w:g}/trim ×mk", (17.4, low), "left"))
     for y in (pair - _NMOS_GATE, low - _NMOS_GATE):
         s.wire((13.2 + _GATE_OUT, y), (17.4 - _GATE_OUT, y))
     title = "Edge cell: i(s → d) = I0·ReLU(θ1·(v(ip) − v(in))/V0 + θ2). W/L in µm, ×units in parallel" + wells
