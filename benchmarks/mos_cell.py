@@ -91,7 +91,7 @@ def edges(rig: Rig, n: int) -> dict[str, Any]:
     }
     e, r, t = result["max_error_percent"], result["rms_error_percent"], result["theta_error"]
     print(f"  {n} random edges, |θ1| {rig.design.theta1_min:g}..{THETA1:g}, |θ2| <= {THETA2:g}, full scale >= "
-          f"{rig.design.full_scale_min:g}, seed {EDGE_SEED}; {found.passes} passes, {result['seconds']:.0f} s")  # fmt: skip
+          f"{rig.design.full_scale_min:g}, seed {EDGE_SEED}; {found.passes} passes")  # fmt: skip
     print(f"    max error of full scale: median {e['median']:.2f} %, 95 % of edges below {e['p95']:.2f} %, worst "
           f"{verdict(e['worst'], max_limit, ' %')}; above the target: {result['over_max_limit']} of {n}")  # fmt: skip
     print(f"    rms error: median {r['median']:.2f} %, worst {verdict(r['worst'], rms_limit, ' %')}")
@@ -162,9 +162,7 @@ def networks(rig: Rig, n: int) -> dict[str, Any]:
     rng = np.random.default_rng(NETWORK_SEED)
     nets = [random_network(rng, 3 + i % 6, rig.design, i) for i in range(n)]
     result: dict[str, Any] = {"n": n, "nodes": [p.max_nodes - 1 for p in nets], "edges": [p.n_edges for p in nets]}
-    print(
-        f"  {n} random networks of 3 to 8 nodes, {min(result['edges'])} to {max(result['edges'])} edges, seed {NETWORK_SEED}"
-    )
+    print(f"  {n} random networks of 3 to 8 nodes, {min(result['edges'])} to {max(result['edges'])} edges")
     for t_unit in T_UNITS:
         errors = np.array([run_network(rig, net, t_unit) for net in nets])
         result[f"{t_unit:g}"] = errors.tolist()

@@ -403,7 +403,7 @@ def _finish(record: dict[str, Any], out: Path) -> None:
     if contract["kept"] is None:
         error = record["node_error"]
         table.add_row(
-            "node error", f"median {error['median']:.3f}, worst {error['max']:.3f} units of the samples' worst"
+            "largest node error of a sample", f"median {error['median']:.3f}, worst {error['max']:.3f} model units"
         )
     if "both" in record:
         b = record["both"]

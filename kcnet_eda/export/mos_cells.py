@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from kcnet_eda.export.pdk_deck import resistor_line, transistor_line
 from kcnet_eda.export.render import render
@@ -67,7 +68,7 @@ def series(pdk: Pdk, resistance: float, a: str, b: str) -> list[tuple[str, str, 
     n = max(1, -int(-resistance // r.resistance(r.length.max)))
     length = r.length.snap(r.length_for(resistance / n))
     nodes = [a, *(f"{a}_{b}{i}" for i in range(1, n)), b]
-    return [(p, q, length) for p, q in zip(nodes[:-1], nodes[1:], strict=True)]
+    return [(p, q, length) for p, q in pairwise(nodes)]
 
 
 def source_fingers(pdk: Pdk, width: float, k: int) -> list[tuple[float, int]]:
@@ -149,7 +150,7 @@ def bias_cell(pdk: Pdk, design: CellDesign, n_cells: int, direct: bool) -> tuple
 
 
 def periphery(pdk: Pdk, design: CellDesign, direct: bool) -> tuple[str, list[Device]]:
-    """The write switch (pins in out wr wrb vdd vss) and the read buffer (pins in out vdd vss vbn), and their devices."""
+    """Write switch (pins in out wr wrb vdd vss) and read buffer (pins in out vdd vss vbn), and their devices."""
     nmos, pmos = pdk.devices.nmos, pdk.devices.pmos
     write, read = Placer(pdk, "kc_write", direct), Placer(pdk, "kc_read", direct)
     n = Geometry(nmos.width.snap(max(0.5, nmos.width.min)), nmos.length.min)

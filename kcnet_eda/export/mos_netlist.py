@@ -192,10 +192,14 @@ class MosCircuit:
             sign = -1.0 if swapped else 1.0
             i = self.instances[len(rows)]
             rows.append(
-                [e, name, i[5], i[1], i[2], f"{sign * c.theta1[cell]:.6g}", f"{c.theta2[cell]:.6g}"]
-                + [f"{sign * c.fitted1[cell]:.6g}", f"{c.fitted2[cell]:.6g}"]
-                + [f"{100 * share[cell]:.3f}", f"{100 * rms[cell]:.3f}", s.k[cell], s.mk[cell]]
-                + [f"{s.resistance[cell]:.6g}", f"{s.source_width[cell]:.6g}", f"{s.sink_length[cell]:.6g}"]
+                [
+                    *(e, name, i[5], i[1], i[2]),
+                    *(f"{v:.6g}" for v in (sign * c.theta1[cell], c.theta2[cell])),
+                    *(f"{v:.6g}" for v in (sign * c.fitted1[cell], c.fitted2[cell])),
+                    *(f"{100 * v:.3f}" for v in (share[cell], rms[cell])),
+                    *(s.k[cell], s.mk[cell]),
+                    *(f"{v:.6g}" for v in (s.resistance[cell], s.source_width[cell], s.sink_length[cell])),
+                ]
             )
         rows += [[e, "", "", "", "", "", "", "", "", "", "", "", "", "", "", ""] for e in self.edges.idle.tolist()]
         head = (

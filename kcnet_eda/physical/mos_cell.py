@@ -3,7 +3,7 @@
 A resistively degenerated NMOS pair senses v_s − v_d. The current of one side, pedestal + (v_s − v_d)/(R + R_g), less
 that of a PMOS source, pedestal − θ2, can flow only one way, into a PMOS mirror: the rectifier. ``k`` units of one
 pedestal each make the pair, its tails and the source; ``mk`` units make the mirrors. θ1 sets R, θ2 the source's width,
-and the length of the sinking mirror's output makes what leaves s equal to what enters d. Sizes are in µm, ohms are ohms.
+and the length of the sinking mirror's output makes what leaves s equal to what enters d. Sizes are in µm.
 """
 
 from __future__ import annotations

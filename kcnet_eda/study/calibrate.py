@@ -149,6 +149,7 @@ def _closed_loop(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress) -
     n, design = theta1.size, rig.design
     wanted, span = np.stack([theta1, theta2], axis=1), full_scale(theta1, theta2)
     at_edge = np.array([2 * BOX, 1.0])  # what an error of θ1, of θ2 makes of the current where it is largest
+    allowed = np.minimum(_AIM * span[:, None] / at_edge, TOLERANCE / 2)
     sizes, reasons = snap_sizes(rig.pdk, first_sizes(design, theta1, theta2))
     asked = _asked(design, sizes)
     slope = np.tile(np.eye(2), (n, 1, 1))
@@ -164,14 +165,14 @@ def _closed_loop(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress) -
             mean = (found.source + found.sink) / 2
             fit = np.stack(fit_relu(x, weight, mean, theta1[due], theta2[due]), axis=1)
             ratio = _ratio(weight, found)
-            error = (np.abs(fit - wanted[due]) * at_edge).max(axis=1) / span[due]
+            error = (np.abs(fit - wanted[due]) / allowed[due]).max(axis=1)
             better = error < best_error[due]
             best = _put(best, due[better], sizes.rows(due[better]))
             best_error[due[better]] = error[better]
             best_reasons = [reasons[i] if better_i else best_reasons[i] for i, better_i in _flags(n, due, better)]
             slope[due] = _broyden(slope[due], asked[due] - last_asked[due], fit - last_fit[due])
             last_asked[due], last_fit[due] = asked[due], fit
-            left = (error > _AIM) | (np.abs(ratio - 1) > _AIM)
+            left = (error > 1.0) | (np.abs(ratio - 1) > _AIM)
             advance(int((~left).sum()))
             due, fit, ratio = due[left], fit[left], ratio[left]
             step = np.linalg.solve(slope[due], (wanted[due] - fit)[:, :, None])[:, :, 0]
@@ -270,12 +271,20 @@ def _checked(
         np.sqrt((errors**2 * weight).sum(axis=2)).max(axis=0),
         np.where(theta2 < 4 * theta1, leakage, np.nan),
         np.abs(found.source - found.sink).max(axis=1) / full_scale(theta1, theta2),
-        found.source_pin,
-        found.target_pin,
+        _pin(found.source_pin, theta1, theta2, sizes),
+        _pin(found.target_pin, theta1, theta2, sizes),
         share * float((found.supply * weight).sum()),
         tuple(said),
         passes,
     )
+
+
+def _pin(measured: Floats, theta1: Floats, theta2: Floats, sizes: CellSizes) -> Floats:
+    """Capacitance of a pin, F [cells]. That of a cell which is still on where it was measured holds its transfer's lag
+    too; it gets the median of the others, a unit, times its units (nothing is subtracted where there are no others)."""
+    clean = (theta2 < 2 * BOX * theta1) | (theta1 == 0)
+    a_unit = float(np.median((measured / sizes.k)[clean])) if clean.any() else 0.0
+    return np.asarray(np.where(clean, measured, a_unit * sizes.k))
 
 
 def _measure(
