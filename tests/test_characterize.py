@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,11 @@ from typer.testing import CliRunner
 from kcnet_eda import api
 from kcnet_eda.cli.main import app
 from kcnet_eda.errors import InvalidInputError, ToolFailedError
+from kcnet_eda.physical.mos_cell import design_cell
+from kcnet_eda.physical.pdk import load_pdk
+from kcnet_eda.study.calibrate import Rig, calibrate, measure
 from kcnet_eda.study.characterize import gmid_table
+from kcnet_eda.tools.pdk import prepare
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +75,22 @@ def test_cells_are_calibrated_at_home_and_move_with_the_resistor(generic):
     assert 0 < big["source_pin"] < 50e-15
 
 
+def test_cells_elsewhere_are_those_of_home_with_nothing_corrected():
+    pdk = load_pdk("generic180")
+    home = Rig(pdk, design_cell(pdk), prepare(pdk))
+    theta = np.array([0.3, 0.9]), np.array([0.25, -0.5])
+    known = calibrate(home, *theta)
+    again = measure(home, known)
+    np.testing.assert_array_equal(again.fitted1, known.fitted1)
+    low = measure(replace(home, supply=0.9 * pdk.operating.supply), known)
+    assert (low.sizes.source_width == known.sizes.source_width).all()
+    np.testing.assert_allclose(low.fitted1, known.fitted1, rtol=0.03)  # the bias regulates
+    assert np.abs(low.fitted1 / known.fitted1 - 1).max() > 1e-4  # but not wholly
+    drawn = [measure(replace(home, seed=seed), known).fitted1 for seed in (1, 2, 1)]
+    np.testing.assert_array_equal(drawn[0], drawn[2])
+    assert 1e-3 < np.abs(drawn[0] / drawn[1] - 1).max() < 0.3
+
+
 def test_files_are_complete_and_repeatable(generic, tmp_path, monkeypatch):
     record, path = generic
     assert json.loads(path.read_text()) == json.loads(json.dumps(record))
@@ -99,7 +120,8 @@ def test_command_line(generic, tmp_path):
     words = ["characterize", "--pdk", "generic180", "--out", str(out), "--corner", "tt"]
     done = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
-    assert "0.684 V" in done.output or "tt" in done.output
+    threshold = generic[0]["corners"]["tt"]["transistors"]["nmos"]["threshold"][0]
+    assert f"{threshold:.3f} V" in done.output
     assert out.is_file()
 
 
