@@ -16,6 +16,7 @@ from kcnet_eda.export.trace import trace
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.report.write import report
 from kcnet_eda.study.both import simulate_both
+from kcnet_eda.study.characterize import characterize
 from kcnet_eda.study.export_mos import export_mos
 from kcnet_eda.study.import_network import import_network as import_
 from kcnet_eda.study.simulate import simulate as _simulate
@@ -26,6 +27,7 @@ from kcnet_eda.tools.pdk_check import pdk_check
 from kcnet_eda.tools.pdk_install import pdk_install
 
 __all__ = [
+    "characterize",
     "compile",
     "demo",
     "doctor",

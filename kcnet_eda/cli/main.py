@@ -249,6 +249,37 @@ def report(
 
 
 @app.command()
+def characterize(
+    pdk: Annotated[str, typer.Option(help="Process kit: a shipped one or a YAML file.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write; Markdown to read goes beside it.")],
+    corner: Annotated[
+        list[str] | None, typer.Option(help="A corner of the transistors or of the resistor; all if not given.")
+    ] = None,
+    models: Annotated[Path | None, typer.Option(help="Folder of the kit's models, if not where its file says.")] = None,
+) -> None:
+    """Tabulate a kit: gm/I_D of its transistors, and the edge cell of each size, at each corner."""
+    from kcnet_eda import api
+
+    with RichProgress(_err) as progress:
+        record = api.characterize(pdk, out, corner or (), models=models, progress=progress)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("corner", "threshold n, p", "cells", "θ1 fitted over trained", "worst error of full scale"):
+        table.add_column(heading)
+    for name, found in record["corners"].items():
+        at = [t["threshold"][0] for t in found["transistors"].values()]
+        ratio = [c["fitted_theta1"] / c["theta1"] for c in found["cells"] if c["theta1"]]
+        table.add_row(
+            name,
+            ", ".join("beyond" if v is None else f"{v:.3f} V" for v in at),
+            str(len(found["cells"])),
+            f"{min(ratio):.3f} to {max(ratio):.3f}",
+            f"{100 * max(c['max_error_of_full_scale'] for c in found['cells']):.2f} %",
+        )
+    _out.print(table)
+    _out.print(f"{record['simulator']}; table: {out}; to read: {out.with_suffix('.md')}", soft_wrap=True)
+
+
+@app.command()
 def doctor() -> None:
     """What is installed here, whether compiler and simulator fit together, and what to do about what is missing."""
     from kcnet_eda import api

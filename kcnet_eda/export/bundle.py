@@ -20,6 +20,7 @@ from kcnet_eda.dynamics.reference import LARGE, final_states, method, trajectory
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.export.circuit import LEVELS, Circuit, Stage, build_circuit, require_exportable
 from kcnet_eda.export.handover import time_in_phases
+from kcnet_eda.export.mos_by_hand import by_hand, write_by_hand
 from kcnet_eda.export.mos_netlist import MosCircuit
 from kcnet_eda.export.netlist import edge_map_csv, render_gated_netlist, render_netlist
 from kcnet_eda.export.render import render
@@ -196,6 +197,7 @@ def _write(
         (folder / "netlist" / "edge_map.csv").write_text(mos.edge_map_csv())
         (folder / "netlist" / "devices.csv").write_text(mos.devices_csv())
         (folder / "netlist" / "periphery.sp").write_text(mos.periphery())
+        write_by_hand(folder, mos)
     save_network(net, folder / "network.kcnet")
 
     sample = Sample("the first example input", examples.x0[0, 1:] * scaling.v_unit, "example")
@@ -236,7 +238,7 @@ def _write(
         "readout": [circuit.banks[-1].nets[n] for n in net.readout],
         "inputs": [circuit.nets[n] for n in net.inputs],
         "mos": mos,
-    } | ({} if mos is None else mos.readme())
+    } | ({} if mos is None else mos.readme() | {"by_hand": by_hand(mos)})
     readme = "bundle/README.md.j2" if mos is None else "bundle/README_mos.md.j2"
     (folder / "README.md").write_text(render(readme, **context))
     run = folder / "run.sh"

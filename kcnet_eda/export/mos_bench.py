@@ -23,9 +23,11 @@ def render_calibration(
     points: tuple[int, int],
     capacitance: bool,
     direct: bool,
+    supply: float | None = None,
 ) -> str:
     """Sweep every cell at ``points`` (of :func:`kcnet_eda.physical.relu_fit.box_points`) into ``sweep.raw``; with
-    ``capacitance`` also an AC point with s moved into ``pin_s.raw`` and one with d moved into ``pin_d.raw``."""
+    ``capacitance`` also an AC point with s moved into ``pin_s.raw`` and one with d moved into ``pin_d.raw``.
+    ``supply`` [V] is the design's if None."""
     names = [f"kc_edge_{i}" for i in range(len(sizes))]
     return render(
         "mos/calibrate.j2",
@@ -34,6 +36,7 @@ def render_calibration(
         cells=[text for text, _ in edge_cells(pdk, design, sizes, theta, names, direct)],
         names=names,
         design=design,
+        supply=design.supply if supply is None else supply,
         bias_name=BIAS,
         box=BOX,
         n_x=points[0],

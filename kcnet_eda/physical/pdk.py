@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -335,6 +336,21 @@ class Pdk(Settings):
     def resistor_corner(self, name: str) -> tuple[Library, ...]:
         """What a resistor corner loads; :class:`InvalidInputError` if there is none of that name."""
         return self._chosen("resistor corner", name, self.resistor_corners)
+
+    def corner_pairs(self, names: Sequence[str]) -> list[tuple[str, str]]:
+        """(transistor corner, resistor corner) of each of ``names``, of which one is nominal; of all if none is given.
+
+        Raises
+        ------
+        InvalidInputError
+            The kit has no such corner.
+        """
+        chosen = tuple(dict.fromkeys(names)) or (*self.corners, *(r for r in self.resistor_corners if r != "typ"))
+        unknown = [f"has no corner {c!r}" for c in chosen if c not in self.corners and c not in self.resistor_corners]
+        if unknown:
+            there = f"transistors have {', '.join(self.corners)}, resistors {', '.join(self.resistor_corners)}"
+            raise InvalidInputError(str(self.file), unknown, f"The {there}.")
+        return [(c, "typ") if c in self.corners else ("tt", c) for c in chosen]
 
     def _chosen(self, what: str, name: str, among: dict[str, tuple[Library, ...]]) -> tuple[Library, ...]:
         if name not in among:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from kcnet_eda.errors import (
     BadDataError,
-    InvalidInputError,
     KcnetError,
     NotConvergedError,
     RunTimeoutError,
@@ -118,7 +117,7 @@ def pdk_check(
     """
     started = time.monotonic()
     pdk = load_pdk(name)
-    runs = _runs(pdk, corners)
+    runs = pdk.corner_pairs(corners)
     found = prepare(pdk, models)
     prepared = time.monotonic()
     version = NGSPICE.version()
@@ -129,16 +128,6 @@ def pdk_check(
     shutil.rmtree(folder)  # kept where a run failed: the error names it
     bias = pdk.operating.supply / 2
     return Check(pdk, found, version, bias, tuple(readings), prepared - started, time.monotonic() - prepared)
-
-
-def _runs(pdk: Pdk, corners: Sequence[str]) -> list[tuple[str, str]]:
-    """(transistor corner, resistor corner) of each run: one of the two is nominal."""
-    chosen = tuple(dict.fromkeys(corners)) or (*pdk.corners, *(r for r in pdk.resistor_corners if r != "typ"))
-    unknown = [f"has no corner {c!r}" for c in chosen if c not in pdk.corners and c not in pdk.resistor_corners]
-    if unknown:
-        there = f"transistors have {', '.join(pdk.corners)}, resistors {', '.join(pdk.resistor_corners)}"
-        raise InvalidInputError(str(pdk.file), unknown, f"The {there}.")
-    return [(c, "typ") if c in pdk.corners else ("tt", c) for c in chosen]
 
 
 def _probes(pdk: Pdk) -> list[Probe]:
