@@ -19,6 +19,7 @@ bench:
 	@./bootstrap.sh test
 	$(VENV)/bin/python benchmarks/demo_time.py
 	$(VENV)/bin/python benchmarks/digits_choice.py
+	$(VENV)/bin/python benchmarks/digits_mos.py
 	$(VENV)/bin/python benchmarks/export_scale.py
 	$(VENV)/bin/python benchmarks/engine_mnist.py
 

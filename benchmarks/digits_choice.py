@@ -3,8 +3,9 @@
     python benchmarks/digits_choice.py [--folds 5] [CONFIG.yaml ...] [key=value ...]
 
 Prints, for each settings file (examples/digits.yaml if none), the held-out accuracy over the folds, the edges, the
-largest voltage on held-out images and the training time. ``key=value`` overrides a setting of all of them, as in
-``pruning.edges=2800``. The test images are never read.
+largest voltage on held-out images and the training time; for settings with a cell, also the held-out accuracy on
+``--dies`` random dies a fold (``kcnet_eda.dynamics.cell_dies.TYPICAL``). ``key=value`` overrides a setting of all of
+them, as in ``pruning.edges=2800``. The test images are never read.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import numpy as np
 import yaml
 from sklearn.model_selection import StratifiedKFold
 
+from kcnet_eda.dynamics.cell_dies import TYPICAL, solve_die
 from kcnet_eda.dynamics.training import TrainSettings, evaluate, fit
 from kcnet_eda.network.data import digits
+from kcnet_eda.network.graph import labels
 from kcnet_eda.progress import NoProgress
 from kcnet_eda.study.accuracy import wilson
 
@@ -27,7 +30,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--folds", type=int, default=5, help="of the five, how many to run")
-    arguments = parser.parse_args()
+    parser.add_argument("--dies", type=int, default=8)
+    arguments = parser.parse_intermixed_args()
     files = [Path(w) for w in arguments.words if "=" not in w] or [Path("examples/digits.yaml")]
     data = digits("train")
     folds = list(StratifiedKFold(5, shuffle=True, random_state=1).split(data.x, data.y))[: arguments.folds]
@@ -40,20 +44,28 @@ def main() -> None:
             for parent in parents:
                 section = section.setdefault(parent, {})
             section[key] = yaml.safe_load(value)
-        hits, largest, edges, started = [], [], 0, time.monotonic()
+        hits, on_dies, largest, edges, started = [], [], [], 0, time.monotonic()
         for fold, (kept, held) in enumerate(folds):
             settings = TrainSettings.model_validate(content | {"seed": fold})
             network, _ = fit(settings, data.rows(kept, f"fold {fold}"), NoProgress())
-            accuracy, voltage = evaluate(network, data.rows(held, f"fold {fold}, held out"))
+            unseen = data.rows(held, f"fold {fold}, held out")
+            accuracy, voltage = evaluate(network, unseen)
+            if settings.cell is not None:
+                for seed in np.random.SeedSequence(fold).spawn(arguments.dies):
+                    v_end, _ = solve_die(network, unseen.x, TYPICAL, np.random.default_rng(seed))
+                    on_dies.append(float((labels(network, v_end) == unseen.y).mean()))
             hits.append(round(accuracy * len(held)))
             largest.append(voltage)
             edges = network.n_edges
         n = sum(len(held) for _, held in folds)
         low, high = wilson(sum(hits), n)
+        built = (
+            f"{len(on_dies)} dies {100 * np.mean(on_dies):.2f} %, worst {100 * min(on_dies):.2f} %, " if on_dies else ""
+        )
         print(
             f"{file} {' '.join(w for w in arguments.words if '=' in w)}: {edges} edges, {100 * sum(hits) / n:.2f} % "
             f"({sum(hits)}/{n}, 95 %: {100 * low:.2f} to {100 * high:.2f} %), largest |v| {np.max(largest):.2f}, "
-            f"{(time.monotonic() - started) / len(folds):.0f} s a fold",
+            f"{built}{(time.monotonic() - started) / len(folds):.0f} s a fold",
             flush=True,
         )
 

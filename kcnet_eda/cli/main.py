@@ -122,7 +122,9 @@ def import_(
 
 @app.command()
 def export(
-    network: Annotated[str, typer.Argument(help="A *.kcnet file, or the name of a shipped network (digits).")],
+    network: Annotated[
+        str, typer.Argument(help="A *.kcnet file, or the name of a shipped network (digits, digits_mos).")
+    ],
     out: Annotated[Path, typer.Option(help="Bundle folder to write.")],
     level: Annotated[str, typer.Option(help="Level of the devices: behavioral, structural or mos.")] = "behavioral",
     pdk: Annotated[str | None, typer.Option(help="Process kit of the mos level: a shipped one or a YAML file.")] = None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from kcnet_eda.config import Settings
@@ -29,6 +29,12 @@ class CellRange(Settings):
     theta2_max: Positive = 2.0
     full_scale_min: Positive = 0.5
     box: Positive = 2.0  # node voltages within ± this
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> CellRange:
+        if self.theta1_min > self.theta1_max or self.full_scale_min > self.theta2_max:
+            raise ValueError("theta1_min must be at most theta1_max, and full_scale_min at most theta2_max")
+        return self
 
     def nearest(self, theta1: Tensor, theta2: Tensor) -> tuple[Tensor, Tensor]:
         """θ1 and θ2 moved as little as brings each edge into the range; where the full scale is short, θ2 is moved."""

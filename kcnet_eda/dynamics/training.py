@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -107,6 +108,14 @@ class TrainSettings(Settings):
     voltage_penalty: NotNegative = 10.0  # of the squares of what lies beyond the limit, summed over nodes and steps
     average: Fraction = 0.98  # share of the running average of the parameters that is kept, a step
     augmentation: Augmentation = Augmentation()
+
+    @model_validator(mode="after")
+    def _agree(self) -> TrainSettings:
+        if self.pruning is not None and self.pruning.end * self.epochs > self.epochs - 1:
+            raise ValueError(f"pruning.end is {self.pruning.end}, and no epoch begins between that and the end")
+        if self.start is not None and "topology" in self.model_fields_set:
+            raise ValueError("start and topology exclude each other: the start brings its edges")
+        return self
 
 
 def classifier_topology(
@@ -312,6 +321,17 @@ def _network(model: _Model, names: tuple[str, ...], n_pixels: int, n_outputs: in
     )
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch's operations here are small: threads that wait for the next one cost ten times the work on busy cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def fit(s: TrainSettings, data: DataSet, progress: Progress) -> tuple[Network, float]:
     """Train a network on labelled images; returns it, without a record, and the last epoch's mean loss.
 
@@ -334,14 +354,15 @@ def fit(s: TrainSettings, data: DataSet, progress: Progress) -> tuple[Network, f
         raise InvalidInputError("pruning.edges", [f"is {s.pruning.edges}; the topology has {n_edges} edges"])
     torch.manual_seed(s.seed)
     model = _Model(start, s)
-    loss = _fit(
-        model,
-        torch.from_numpy(data.x),
-        torch.from_numpy(data.y),
-        data.grid,
-        slice(len(names) - n_outputs, len(names)),
-        progress,
-    )
+    with _one_thread():
+        loss = _fit(
+            model,
+            torch.from_numpy(data.x),
+            torch.from_numpy(data.y),
+            data.grid,
+            slice(len(names) - n_outputs, len(names)),
+            progress,
+        )
     return _network(model, names, data.x.shape[1], n_outputs, data.x[:_EXAMPLES]), loss
 
 
