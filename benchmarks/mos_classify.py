@@ -1,6 +1,6 @@
 """The MOS digits network in transistors of real process kits, with the foundry's own models: does it classify?
 
-    python benchmarks/mos_digits.py [--pdk gf180mcu ihp-sg13g2] [--samples 100] [--network digits_mos] [--out DIR]
+    python benchmarks/mos_classify.py [--pdk gf180mcu ihp-sg13g2] [--samples 100] [--network digits_mos] [--out DIR]
 
 Test digits are drawn by a seed, every edge is a calibrated cell. A run that was interrupted goes on (``--out``). Prints
 a block a kit; exit code 1 where a target is missed or a kit's models are not there ('kcnet pdk install NAME').
@@ -70,7 +70,7 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--network", default="digits_mos")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("runs/mos_digits"))
+    parser.add_argument("--out", type=Path, default=Path("runs/mos_classify"))
     chosen = parser.parse_args()
     good = True
     with RichProgress(Console(stderr=True)) as progress:
