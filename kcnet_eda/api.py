@@ -10,17 +10,74 @@ from pathlib import Path
 from typing import Any
 
 from kcnet_eda.errors import InvalidInputError, KcnetError
-from kcnet_eda.export.bundle import export
+from kcnet_eda.export.bundle import Bundle
+from kcnet_eda.export.bundle import export as _export
 from kcnet_eda.export.trace import trace
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.report.write import report
 from kcnet_eda.study.both import simulate_both
+from kcnet_eda.study.characterize import characterize
+from kcnet_eda.study.export_mos import export_mos
 from kcnet_eda.study.import_network import import_network as import_
 from kcnet_eda.study.simulate import simulate as _simulate
 from kcnet_eda.tools.doctor import doctor
 from kcnet_eda.tools.openvaf import compile  # named as the verb is
+from kcnet_eda.tools.pdk import pdk_list
+from kcnet_eda.tools.pdk_check import pdk_check
+from kcnet_eda.tools.pdk_install import pdk_install
 
-__all__ = ["compile", "demo", "doctor", "export", "import_", "report", "simulate", "trace", "train"]
+__all__ = [
+    "characterize",
+    "compile",
+    "demo",
+    "doctor",
+    "export",
+    "import_",
+    "pdk_check",
+    "pdk_install",
+    "pdk_list",
+    "report",
+    "simulate",
+    "trace",
+    "train",
+]
+
+
+def export(
+    network: str | Path,
+    out: Path,
+    *,
+    level: str = "behavioral",
+    pdk: str | Path | None = None,
+    models: Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Bundle:
+    """:func:`kcnet_eda.export.bundle.export`, or, with ``level="mos"`` and a ``pdk``,
+    :func:`kcnet_eda.study.export_mos.export_mos`; options that are None are as if not given.
+
+    Raises
+    ------
+    InvalidInputError
+        The network, the level or an option cannot be used; nothing is written then.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if level != "mos":
+        if pdk is not None:
+            raise InvalidInputError(f"--pdk {pdk}", [f"has no meaning at the {level} level"], "Add --level mos.")
+        return _export(network, out, level=level, **given)
+    if pdk is None:
+        raise InvalidInputError(
+            "--level mos", ["needs a process kit"], "Name one with --pdk; 'kcnet pdk list' has them."
+        )
+    fixed = [name for name in given if name not in ("c", "t_unit", "error")]
+    if fixed:
+        raise InvalidInputError(
+            "--level mos",
+            [f"--{name.replace('_', '-')} is not for transistors: the kit and the cell set it" for name in fixed],
+            "--c or --t-unit sets the speed.",
+        )
+    return export_mos(network, out, pdk=pdk, models=models, progress=progress, **given)
 
 
 def simulate(target: str | Path, out: Path, **options: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -72,13 +72,38 @@ def _refuse_costly(text: str, where: str) -> None:
 
 
 def check_settings(content: dict[str, Any], kind: type[S], where: str) -> S:
-    """``content`` as a ``kind``; raises :class:`InvalidInputError` with all breaks of the schema, each with its key."""
+    """``content`` as a ``kind``; raises :class:`InvalidInputError` with all breaks of the schema, each with its key,
+    and with what the schema says of that key."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:
         problems = [
             f"{'.'.join(str(part) for part in e['loc']) or '(top)'}: {e['msg'].removeprefix('Value error, ')} "
-            f"(found {e['input']!r:.60})"
+            f"(found {e['input']!r:.60}){_meaning(kind, e['loc'], e['type'])}"
             for e in error.errors()
         ]
         raise InvalidInputError(where, problems) from None
+
+
+def _meaning(kind: type[BaseModel], place: tuple[int | str, ...], error: str) -> str:
+    """What the schema says of the key at ``place``, or for a key it does not know, which keys there are."""
+    at: Any = kind
+    said = ""
+    for part in place:
+        if isinstance(at, type) and issubclass(at, BaseModel):
+            if part not in at.model_fields:
+                continue  # the key or the number of an entry, or a key that is not known
+            said = at.model_fields[str(part)].description or ""
+            at = _section(at.model_fields[str(part)].annotation)
+    if error == "extra_forbidden":
+        fields = at.model_fields if isinstance(at, type) and issubclass(at, BaseModel) else {}
+        known = [name for name, field in fields.items() if field.description]
+        return f"; known here: {', '.join(known)}" if known else ""
+    return f"; it is: {said}" if said else ""
+
+
+def _section(annotation: Any) -> Any:
+    """The settings section in an annotation such as ``Section | None`` or ``tuple[Section, ...]``, else as it is."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for a in get_args(annotation) if (found := _section(a)) is not None), None)

@@ -17,8 +17,8 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def resource_dir(name: str) -> Path:
-    """The folder ``veriloga``, ``jinja_templates`` or ``examples``: in a wheel inside the package, in a
-    checkout beside it."""
+    """The folder ``veriloga``, ``jinja_templates``, ``examples`` or ``pdk_examples``: in a wheel inside the package, in
+    a checkout beside it."""
     for candidate in (_PACKAGE / name, _PACKAGE.parent / name):
         if candidate.is_dir():
             return candidate

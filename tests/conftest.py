@@ -58,6 +58,31 @@ def driven_corner_solution(theta1: float = 2.0, theta2: float = -0.5, current: f
     return np.array([(current + u) / 2, (current - u) / 2])
 
 
+def decaying(*residual_from: int | None) -> Network:
+    """One capacitor that decays by e in each phase; each adds the end of the phase that is named for it."""
+    edges = make_network([(1, 0, 1.0, 0.0, 0.0, 1.0, IDENTITY)], 2).phases[0].edges
+    phases = tuple(Phase(2, 1.0, edges, residual_from=earlier) for earlier in residual_from)
+    return Network("decaying", phases, [1], [1], examples=np.array([[1.0]]))
+
+
+_RATES = np.array([0.3, 0.8, 0.5, 1.1, 0.2])
+
+
+def repeating() -> Network:
+    """Two capacitors decay by e; then five, the last three begun as copies of the first two, at rates of their own."""
+    first, second = (
+        make_network([(n, 0, g, 0.0, 0.0, 1.0, IDENTITY) for n, g in enumerate(rates, start=1)], len(rates) + 1)
+        for rates in ([1.0, 1.0], _RATES)
+    )
+    phases = (first.phases[0], Phase(6, 0.5, second.phases[0].edges, "repeat"))
+    return Network("repeating", phases, [1, 2], [1, 3, 4], examples=np.array([[1.0, -0.6]]))
+
+
+def repeating_solution(v1: float, v2: float) -> np.ndarray:
+    """v(T) of the nodes 1 to 5 of :func:`repeating` from [v1, v2]."""
+    return np.array([v1, v2, v1, v2, v1]) * np.exp(-1 - 0.5 * _RATES)
+
+
 def random_network(seed: int, n_nodes: int = 7, n_edges: int = 30) -> Network:
     """All laws, parallel edges, ground edges, both signs of everything; rates of order one."""
     rng = np.random.default_rng(seed)

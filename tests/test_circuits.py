@@ -4,7 +4,16 @@ import math
 
 import numpy as np
 import pytest
-from conftest import driven_corner, driven_corner_solution, make_network, random_network, rc_pair
+from conftest import (
+    decaying,
+    driven_corner,
+    driven_corner_solution,
+    make_network,
+    random_network,
+    rc_pair,
+    repeating,
+    repeating_solution,
+)
 
 from kcnet_eda.dynamics.contract import compare, node_scales
 from kcnet_eda.dynamics.reference import final_states
@@ -156,6 +165,55 @@ def test_sixteen_phases_in_closed_form(simulated, simulator, gated):
     for _ in range(8):
         exact = (exact + 0.1) * math.exp(-0.1)
     assert v == pytest.approx(exact, abs=1e-3 * (exact - 0.3))
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_new_nodes_repeat_old_ones_in_closed_form(simulated, simulator, gated):
+    """Two capacitors decay for a phase; three more start as their copies, and all five decay at rates of their own."""
+    net = repeating()
+    v = simulated(net, [[0, 1.0, -0.6]], simulator, gated, v_cm="0.6")
+    np.testing.assert_allclose(v[0, 1:], repeating_solution(1.0, -0.6), atol=1e-3 * 0.1)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_residuals_in_closed_form(simulated, simulator, gated):
+    """v decays by e in each phase: u = e^-1, then e^-2 + u, then that times e^-1 + u (the first phase's end again)."""
+    net = decaying(None, 0, 0)
+    v = simulated(net, [[0, 1.0]], simulator, gated)
+    u = math.exp(-1)
+    assert v[0, 1] == pytest.approx((u * u + u) * u + u, abs=2e-4)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_a_phase_that_adds_its_own_end_doubles_it(simulated, simulator, gated):
+    v = simulated(decaying(0), [[0, 1.0]], simulator, gated, v_cm="0.5")
+    assert v[0, 1] == pytest.approx(2 * math.exp(-1), abs=2e-4)
+
+
+@pytest.mark.parametrize("c, t_unit", [("1", "1"), ("1p", "1p"), ("1f", "1n")])
+def test_a_transfer_leaves_nothing_at_any_scale(simulated, simulator, c, t_unit):
+    """At most 3e-9 of what a transfer moves: one constant current acts, which the solver follows exactly but for the
+    enables' edges, and the nodes stand a million times farther off than they move."""
+    edges = make_network([(0, 1, 0.0, 0.0, 1e-3, 1.0, IDENTITY)], 2).phases[0].edges
+    phases = (Phase(2, 1.0, edges), Phase(4, 0.5, edges, "repeat"), Phase(4, 2.0, edges, residual_from=1))
+    net = Network("ramp", phases, [1], [1, 2, 3], examples=np.array([[1000.0]]))
+    v = simulated(net, [[0, 1000.0]], simulator, True, c=c, t_unit=t_unit)
+    np.testing.assert_allclose(v[0, 1:], [1000.0015 + 1000.0035, 2000.002, 2000.002], atol=1e-5)
+
+
+@pytest.mark.parametrize("lower", ["none", "merge,fold"])
+@pytest.mark.parametrize("gated", [False, True])
+def test_every_kind_of_hand_over_at_once(simulated, simulator, gated, lower):
+    """Residuals of near and far phases and of the phase itself, nodes that vanish and come back as copies of others,
+    a residual at the very end: against the reference, staged and gated."""
+    p = _phases(5, 5, 3, 8, 5, 5).phases
+    kinds = [("zeros", None), ("zeros", 0), ("zeros", 2), ("repeat", None), ("zeros", None), ("repeat", 1)]
+    phases = tuple(Phase(q.n_nodes, q.duration, q.edges, *kind) for q, kind in zip(p, kinds, strict=True))
+    examples = np.random.default_rng(3).uniform(-1, 1, (3, 4))
+    net = Network("all", phases, [1, 2, 3, 4], [1, 4], examples=examples)
+    x0 = net.initial_state(examples)
+    v = simulated(net, x0, simulator, gated, v_cm="0.6", lower=lower)
+    assert compare(net, v, final_states(net, x0), node_scales(net, x0)).max_rel <= 1e-3
 
 
 def test_enables_let_every_sample_through(simulated, simulator):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kcnet_eda.errors import BadDataError
-from kcnet_eda.tools.rawfile import read_transient
+from kcnet_eda.tools.rawfile import read_sweep, read_transient
 
 
 def raw(names=("time", "v(a)", "v(B)"), table=None, flags="real", points=None):
@@ -57,3 +57,23 @@ def test_anything_less_is_an_error(tmp_path, data, message):
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(BadDataError, match="wrote no such result"):
         read_transient(tmp_path / "none.raw", ("a",), 1e-12)
+
+
+SWEEP = {"names": ("v-sweep", "i(v1)", "v(B)"), "table": [[0.0, 1, 2], [0.5, 3, 4], [1.0, 5, 6]]}
+
+
+def test_a_sweep_is_read_as_strictly(tmp_path):
+    path = tmp_path / "x.raw"
+    path.write_bytes(raw(**SWEEP))
+    swept, values = read_sweep(path, ("b", "i(V1)"), 1.0)
+    np.testing.assert_array_equal(swept, [0, 0.5, 1])
+    np.testing.assert_array_equal(values, [[2, 1], [4, 3], [6, 5]])
+    for data, message in (
+        (raw(**{**SWEEP, "table": SWEEP["table"][:2]}), "ends at 0.5, not at 1"),
+        (raw(**{**SWEEP, "table": [[1.0, np.inf, 0]]}), "not finite"),
+        (raw(), "not the result of a DC sweep"),
+        (raw(**SWEEP)[:-1], "cut short"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(BadDataError, match=message):
+            read_sweep(path, ("b", "i(v1)"), 1.0)

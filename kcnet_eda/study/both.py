@@ -13,7 +13,8 @@ from kcnet_eda.dynamics.contract import compare, node_scales
 from kcnet_eda.files import write_atomic
 from kcnet_eda.network.graph import labels
 from kcnet_eda.network.store import load_network
-from kcnet_eda.study.simulate import BUNDLE, NETWORK, OUTPUTS, RECORD, simulate
+from kcnet_eda.study.simulate import BUNDLE, NETWORK, OUTPUTS, RECORD, STORE, simulate
+from kcnet_eda.study.store import open_store
 from kcnet_eda.tools.simulators import NGSPICE, VACASK
 
 
@@ -22,6 +23,9 @@ def simulate_both(target: str | Path, out: Path, **options: Any) -> dict[str, An
     record of the first, with their difference under ``both``, which is judged by the same contract."""
     record = simulate(target, out, **options, simulator=NGSPICE.name)
     bundle = target if Path(target).is_dir() else out / BUNDLE
+    with open_store(out / STORE) as done, open_store(out / VACASK.name / STORE) as fresh:
+        for key, v_end in done.references().items():  # the truth is the same: it is not solved twice
+            fresh.keep_reference(key, v_end)
     second = simulate(bundle, out / VACASK.name, **options, simulator=VACASK.name)
     network = load_network(out / NETWORK)
     ends = []

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kcnet_eda.export.bundle import Bundle
 from kcnet_eda.export.circuit import Stage
-from kcnet_eda.export.netlist import gated_nets
 from kcnet_eda.export.testbench import SolverSettings, Window, gated_window, stage_window
+from kcnet_eda.study.mos_models import mos_header
 from kcnet_eda.tools.openvaf import compile_file
 from kcnet_eda.tools.simulators import Simulator
 
@@ -20,42 +20,55 @@ _PROGRAM_MIB, _KIB_A_DEVICE = 15.0, 2.0
 
 @dataclass(frozen=True, eq=False)
 class Leg:
-    """One transient run of a sample: one of the ``phases``, or all. ``nets`` are those of the nodes 0, 1, ... at its
-    end; ``netlist`` and ``osdi`` are files in the bench's folder."""
+    """One transient run of a sample: one of the ``phases``, or all. ``spans`` are pairs (until when in seconds, the
+    nets of the nodes 0, 1, ... until then); ``netlist`` and ``osdi`` are files in the bench's folder."""
 
     window: Window
     phases: range
-    nets: tuple[str, ...]
+    spans: tuple[tuple[float, tuple[str, ...]], ...]
     netlist: str
     osdi: tuple[str, ...]
+    header: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
     """Where runs happen: ``folder`` is laid out by :func:`prepare_bench`; ``timeout_s`` bounds one leg of a sample.
-    ``gated``: all phases in one netlist; otherwise staged, node voltages handed over exactly from phase to phase."""
+    ``gated``: all phases in one netlist; otherwise staged, node voltages handed over exactly from phase to phase.
+    ``header`` loads the models of the MOS level."""
 
     bundle: Bundle
     simulator: Simulator
     folder: Path
     gated: bool
     timeout_s: float
+    header: str = ""
     cancel: threading.Event = field(default_factory=threading.Event)
 
     def legs(self, settings: SolverSettings) -> list[Leg]:
         """What a sample runs through, one leg after the other."""
         circuit = self.bundle.circuit
         if self.gated:
-            window, nets = gated_window(circuit, settings), gated_nets(circuit)[-1]
-            phases = range(len(circuit.stages))
-            return [Leg(window, phases, nets, _netlist_file(None), _osdi(circuit.modules(gated=True)))]
+            # In a window the outputs are already those that it fills.
+            until = [*(end for _, end in circuit.timeline.phases), circuit.timeline.end]
+            spans = tuple((t, bank.nets) for t, bank in zip(until, circuit.banks, strict=True))
+            return [
+                Leg(
+                    gated_window(circuit, settings),
+                    range(len(circuit.stages)),
+                    spans,
+                    _netlist_file(None),
+                    _osdi(circuit.modules(gated=True)),
+                )
+            ]
         return [
             Leg(
                 stage_window(circuit, stage, settings),
                 range(stage.number, stage.number + 1),
-                circuit.nets[: stage.n_nodes],
+                ((stage.duration, circuit.nets[: stage.n_nodes]),),
                 _netlist_file(stage),
-                _osdi(g.table.module for g in stage.groups),
+                _osdi(circuit.modules(gated=False) and [g.table.module for g in stage.groups]),
+                self.header,
             )
             for stage in circuit.stages
         ]
@@ -67,8 +80,11 @@ def expected_mib(bench: Bench, settings: SolverSettings) -> float:
     2 KiB a device is what ngspice was seen to take (132 MiB with 57,404 multi-breakpoint devices); VACASK takes less.
     """
     circuit = bench.bundle.circuit
-    devices = circuit.n_devices if bench.gated else max(stage.n_devices for stage in circuit.stages)
-    points = settings.steps * (len(circuit.stages) if bench.gated else 1) * len(circuit.nets)
+    devices = (
+        circuit.n_devices + circuit.n_transfers if bench.gated else max(stage.n_devices for stage in circuit.stages)
+    )
+    windows = [leg.window for leg in bench.legs(settings)]
+    points = max(window.t_end / window.t_step * len(window.nets) for window in windows)
     return _PROGRAM_MIB + (_KIB_A_DEVICE * devices + 8 * points / 1024) / 1024
 
 
@@ -90,4 +106,4 @@ def prepare_bench(bundle: Bundle, simulator: Simulator, folder: Path, gated: boo
         shutil.copyfile(compile_file(bundle.path / "veriloga" / f"{module}.va"), folder / f"{module}.osdi")
     for part in circuit.parts(gated):
         shutil.copyfile(bundle.netlist(simulator.name, part), folder / _netlist_file(part))
-    return Bench(bundle, simulator, folder, gated, timeout_s)
+    return Bench(bundle, simulator, folder, gated, timeout_s, mos_header(bundle, folder, "../../"))

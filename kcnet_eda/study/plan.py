@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from kcnet_eda.export.testbench import SolverSettings
 from kcnet_eda.files import sha256_bytes, sha256_file
 from kcnet_eda.network.data import DataSet
 from kcnet_eda.study.batch import Job
+from kcnet_eda.study.engine_run import ENGINE, VERSION
+from kcnet_eda.study.mos_models import bundle_models
 from kcnet_eda.tools import openvaf
 from kcnet_eda.tools.locate import find_openvaf
 from kcnet_eda.tools.simulators import Simulator
@@ -28,7 +31,7 @@ class Plan:
     """
 
     bundle: Bundle
-    simulator: Simulator
+    simulator: Simulator | None
     data: DataSet
     x0: NDArray[np.float64]
     seed: int
@@ -40,7 +43,29 @@ class Plan:
     @property
     def settings(self) -> SolverSettings:
         """The solver's settings of the main runs."""
-        return self.bundle.settings[self.simulator.name]
+        return self.bundle.settings[self.simulator_name]
+
+    @property
+    def simulator_name(self) -> str:
+        """The simulator's name; ``engine`` where there is none but the fast engine."""
+        return ENGINE if self.simulator is None else self.simulator.name
+
+    @property
+    def simulator_version(self) -> str:
+        """What runs the samples, with its version."""
+        return VERSION if self.simulator is None else self.simulator.version()
+
+    @property
+    def compiler_version(self) -> str:
+        """What compiled the devices, with its version."""
+        return "none" if self.simulator is None else openvaf.version(find_openvaf())
+
+    @property
+    def netlists(self) -> list[Path]:
+        """The netlists that are run."""
+        if self.simulator is None:
+            return []
+        return [self.bundle.netlist(self.simulator.name, part) for part in self.bundle.circuit.parts(self.gated)]
 
     @property
     def runs(self) -> list[tuple[Job, str]]:
@@ -52,28 +77,28 @@ class Plan:
         return int(self.data.index[position])
 
 
-def make_plan(bundle: Bundle, simulator: Simulator, data: DataSet, seed: int, gated: bool) -> Plan:
-    """Plan all of ``data``; ``seed`` draws the samples of the half-step check; ``gated`` is
-    :attr:`kcnet_eda.study.legs.Bench.gated`."""
+def make_plan(bundle: Bundle, simulator: Simulator | None, data: DataSet, seed: int, gated: bool) -> Plan:
+    """Plan all of ``data``; ``seed`` draws the samples of the half-step check; ``simulator`` is
+    None for the fast engine; ``gated`` is :attr:`kcnet_eda.study.legs.Bench.gated`."""
     x0 = bundle.network.initial_state(data.x)
-    sources = [bundle.netlist(simulator.name, part) for part in bundle.circuit.parts(gated)]
-    sources += [bundle.path / "veriloga" / f"{module}.va" for module in bundle.circuit.modules(gated)]
-    tools = [simulator.name, simulator.version(), openvaf.version(find_openvaf())]
-    circuit = " ".join([*map(sha256_file, sources), *tools])
+    plan = Plan(bundle, simulator, data, x0, seed, gated, (), {}, ())
+    tools = [plan.simulator_name, plan.simulator_version, plan.compiler_version]
+    sources = list(plan.netlists)
+    if simulator is None:
+        sources.append(bundle.path / "network.kcnet")
+    else:
+        sources += [bundle.path / "veriloga" / f"{module}.va" for module in bundle.circuit.modules(gated)]
+    models = bundle_models(bundle)
+    circuit = " ".join([*map(sha256_file, sources), *tools, *([models[1].sha256] if models else [])])
     truth = f"{sha256_file(bundle.path / 'network.kcnet')} {method(bundle.network)}"
 
     def job(i: int, settings: SolverSettings, keep: bool) -> Job:
         return Job(_key(f"{circuit} {settings}", x0[i]), int(data.index[i]), x0[i], settings, keep)
 
-    n, settings = len(data), bundle.settings[simulator.name]
+    n, settings = len(data), plan.settings
     checked = np.sort(np.random.default_rng(seed).choice(n, size=min(_CHECKED, n), replace=False))
-    return Plan(
-        bundle,
-        simulator,
-        data,
-        x0,
-        seed,
-        gated,
+    return replace(
+        plan,
         main=tuple(job(i, settings, keep=i < _KEPT_WAVEFORMS) for i in range(n)),
         half_step={int(i): job(int(i), settings.halved(), keep=False) for i in checked},
         reference_keys=tuple(_key(truth, x) for x in x0),

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from kcnet_eda import __version__
 from kcnet_eda.dynamics.contract import compare, node_scales
+from kcnet_eda.dynamics.engine import covered
 from kcnet_eda.dynamics.reference import method
-from kcnet_eda.export.bundle import MANIFEST
+from kcnet_eda.export.bundle import MANIFEST, Bundle
 from kcnet_eda.files import sha256_file
 from kcnet_eda.network.graph import Network, labels, margins
 from kcnet_eda.physical.audit import audit
@@ -20,8 +21,6 @@ from kcnet_eda.study.accuracy import wilson
 from kcnet_eda.study.generative import two_sample
 from kcnet_eda.study.plan import Plan
 from kcnet_eda.study.store import Result, Status
-from kcnet_eda.tools import openvaf
-from kcnet_eda.tools.locate import find_openvaf
 
 Floats = NDArray[np.float64]
 
@@ -46,7 +45,9 @@ def make_record(
     circuit[passed] = labels(network, v[passed])
     margin = margins(network, v_ref)
     # Two outputs can each be wrong by the error reached, so only a margin above twice that decides.
-    reach = 2 * errors.max_rel_readout * float(scales[network.readout[0]])
+    # Transistors promise no error bound: there every label counts.
+    bounded = bundle.circuit.level != "mos"
+    reach = 2 * errors.max_rel_readout * float(scales[network.readout[0]]) if bounded else 0.0
     decidable = margin > reach
     agree = passed & decidable & (circuit == software)
     differ = passed & decidable & (circuit != software)
@@ -63,8 +64,7 @@ def make_record(
     ]
     decision = np.array([r.decision_s for r in main if r.decision_s is not None])
     kept = bool(errors.max_rel <= settings.error and (half is None or half <= settings.error))
-    t_total = bundle.circuit.t_end
-    netlists = [bundle.netlist(plan.simulator.name, part) for part in bundle.circuit.parts(plan.gated)]
+    t_total, line = bundle.circuit.run_time(plan.gated), bundle.circuit.timeline
 
     def proportion(hits: NDArray[np.bool_]) -> dict[str, Any]:
         k = int(hits.sum())
@@ -80,10 +80,10 @@ def make_record(
             "max_rel_error": errors.max_rel,
             "t_total_s": t_total,
             "f_hz": 1 / t_total,
-            "simulator": plan.simulator.name,
-            "simulator_version": plan.simulator.version(),
-            "openvaf_version": openvaf.version(find_openvaf()),
-            "level": bundle.manifest["level"],
+            "simulator": plan.simulator_name,
+            "simulator_version": plan.simulator_version,
+            "openvaf_version": plan.compiler_version,
+            "level": "fast engine" if plan.simulator is None else bundle.manifest["level"],
             "failed_runs": len(failed),
         },
         "accuracy": None
@@ -102,7 +102,7 @@ def make_record(
         "contract": {
             "requested": settings.error,
             "reached": errors.max_rel,
-            "kept": kept,
+            "kept": kept if bounded else None,
             "steps": settings.steps,
             "method": settings.method,
             "max_rel_readout": errors.max_rel_readout,
@@ -114,6 +114,9 @@ def make_record(
             "half_step": {"samples": len(check), "estimated_error": half},
             "readout_range": float(scales[network.readout[0]]),
         },
+        "node_error": _node_error(network, v[passed], v_ref[passed]),
+        "mos": bundle.manifest.get("mos"),
+        "outside_range": _outside_range(bundle, plan.x0),
         "two_sample": two_sample(network, plan.data, v[passed], v_ref[passed]),
         "decision_s": {
             "median": float(np.median(decision)),
@@ -133,6 +136,11 @@ def make_record(
             "devices": bundle.circuit.n_devices,
             "lowering": list(bundle.circuit.passes),
             "hand_over": "gated" if plan.gated else "staged",
+        },
+        "time": {
+            "phases_s": bundle.circuit.t_end,
+            "transfers_s": line.in_windows,  # a staged run hands over without them
+            "windows_s": [list(window) for window in line.windows.values()] if plan.gated else [],
         },
         "data_grid": plan.data.grid,
         "shown": next(
@@ -156,11 +164,38 @@ def make_record(
             "warning": warning,
             "export_warnings": bundle.manifest["warnings"],
             "sha256": {
-                **{path.name: sha256_file(path) for path in netlists},
+                **{path.name: sha256_file(path) for path in plan.netlists},
                 "network": sha256_file(bundle.path / "network.kcnet"),
                 "manifest": sha256_file(bundle.path / MANIFEST),
             },
         },
+    }
+
+
+def _outside_range(bundle: Bundle, x0: Floats) -> dict[str, Any] | None:
+    """Whether nodes leave, in software, the voltage ranges within which dropping edges is exact: how many, and which
+    by most [model units]. None where nothing was dropped by range."""
+    ranges = bundle.manifest["lowering"]["ranges"]
+    if ranges is None:
+        return None
+    ways, _ = covered(bundle.network, x0)
+    beyond = np.zeros(bundle.network.max_nodes)
+    for (low, high), seen_low, seen_high in zip(ranges, ways.low, ways.high, strict=True):
+        n = len(low)
+        beyond[:n] = np.maximum(beyond[:n], np.maximum(low - seen_low[:n], seen_high[:n] - high))
+    worst = int(np.argmax(beyond))
+    return {"nodes": int((beyond > 0).sum()), "worst_net": bundle.circuit.nets[worst], "by": float(beyond[worst])}
+
+
+def _node_error(network: Network, v_end: Floats, v_ref: Floats) -> dict[str, float]:
+    """The largest node error of a sample at T, in model units: its median and its worst over the samples; and the
+    worst at the read-out."""
+    error = np.abs(v_end - v_ref)
+    worst = error.max(axis=1)
+    return {
+        "median": float(np.median(worst)),
+        "max": float(worst.max()),
+        "max_readout": float(error[:, network.readout].max()),
     }
 
 

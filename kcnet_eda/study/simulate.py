@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ from kcnet_eda.network.graph import Network, labels
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.batch import Job, run_jobs
+from kcnet_eda.study.engine_run import ENGINE, run_in_engine
 from kcnet_eda.study.legs import expected_mib, prepare_bench
 from kcnet_eda.study.plan import Plan, make_plan
 from kcnet_eda.study.record import make_record
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
-from kcnet_eda.tools.simulators import choose
+from kcnet_eda.tools.simulators import Simulator, choose
 
 Floats = NDArray[np.float64]
 
@@ -63,8 +65,9 @@ def simulate(
     ``data`` is a name that :func:`kcnet_eda.network.data.load_data` knows; ``data_dir`` has MNIST's files. The samples
     are the first, or, where a ``seed`` is given, drawn by it; it also draws Gaussian samples and those of the half-step
     check. ``target`` is a bundle, or a network file or shipped name, which is exported first (at 1 pF and 1 ps) to
-    ``out/bundle``. ``error`` is the relative error asked for (None: the bundle's, or 1e-3). ``jobs`` simulators run at
-    once (None: one a core). ``timeout_s`` bounds one sample. An interrupted run goes on where it stopped.
+    ``out/bundle``. ``simulator`` is ngspice, vacask or engine (the network in software, by the fast engine). ``error``
+    is the relative error asked for (None: the bundle's, or 1e-3). ``jobs`` simulators run at once (None: one a core).
+    ``timeout_s`` bounds one sample. An interrupted run goes on where it stopped.
 
     A network of several phases runs ``staged`` (a netlist a phase, node voltages handed over exactly) or ``gated`` (one
     netlist with phase enables, as hardware does it), as ``hand_over`` says.
@@ -88,8 +91,8 @@ def simulate(
         raise InvalidInputError(f"--timeout {timeout_s:g}", ["must be above 0"])
     if seed is not None and seed < 0:
         raise InvalidInputError(f"--seed {seed}", ["must be at least 0"])
-    chosen, warning = choose(simulator)
     given = read_bundle(Path(target)) if Path(target).is_dir() else None
+    chosen, warning = _simulator_for(given, simulator)
     network = load_network(network_path(target)) if given is None else given.network
     dataset = load_data(data, data_dir, features=network.inputs.size, seed=seed or 0)
     _require_fit(dataset, network)
@@ -101,10 +104,10 @@ def simulate(
             bundle = export(target, out / BUNDLE, error=DEFAULT_ERROR if error is None else error)
         else:
             bundle = _at(given, error)
-        gated = hand_over == "gated" and len(bundle.circuit.stages) > 1
+        gated = hand_over == "gated" and bundle.circuit.sequenced and chosen is not None
         plan = make_plan(bundle, chosen, dataset, seed or 0, gated)
         rows = (PlannedRun(job.key, job.sample, variant) for job, variant in plan.runs)
-        store.plan(rows, chosen.name, chosen.version(), plan.seed)
+        store.plan(rows, plan.simulator_name, plan.simulator_version, plan.seed)
         reused = len(plan.runs) - len(_due(plan, store))
         main, check = _run_circuit(plan, store, out, jobs, timeout_s, progress)
         v_ref = _run_reference(plan, store, jobs, progress)
@@ -115,6 +118,22 @@ def simulate(
     _write_outputs(out, plan, main, v_ref)
     write_atomic(out / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
     return record
+
+
+def _simulator_for(given: Bundle | None, name: str | None) -> tuple[Simulator | None, str]:
+    """The simulator to use (None: the fast engine), and a warning or ''; the levels below the behavioural one are in
+    ngspice's language."""
+    if name == ENGINE and (given is None or ENGINE in given.settings):
+        return None, ""
+    if given is None or given.circuit.level == "behavioral":
+        return choose(name)
+    if name not in (None, *given.circuit.simulators):
+        raise InvalidInputError(
+            f"--simulator {name}",
+            [f"cannot run the {given.circuit.level} level of {given.path}"],
+            f"Use {' or '.join(given.circuit.simulators)}.",
+        )
+    return choose(given.circuit.simulators[0])
 
 
 def _require_fit(dataset: DataSet, network: Network) -> None:
@@ -141,7 +160,11 @@ def _at(bundle: Bundle, error: float | None) -> Bundle:
     """The bundle with solver settings for ``error``; its own where that is None."""
     if error is None or all(s.error == error for s in bundle.settings.values()):
         return bundle
-    return replace(bundle, settings=choose_settings(bundle.network, error)[0])
+    if bundle.circuit.level == "mos":
+        settings = {simulator: replace(s, error=error) for simulator, s in bundle.settings.items()}
+    else:
+        settings = choose_settings(bundle.network, error)[0]
+    return replace(bundle, settings=settings)
 
 
 def _due(plan: Plan, store: Store) -> list[Job]:
@@ -157,20 +180,31 @@ def _run_circuit(
     if due:
         for stale in (REPORT, RECORD, OUTPUTS):  # an older run's report must not stand beside a newer run's failure
             (out / stale).unlink(missing_ok=True)
-        bench = prepare_bench(plan.bundle, plan.simulator, out / "work", plan.gated, timeout_s)
-        memory = expected_mib(bench, plan.settings.halved())
-        with progress.stage(f"{plan.simulator.name}, about {memory:.0f} MiB a process", len(plan.runs)) as advance:
+        what, run = _runner(plan, due, out, workers, timeout_s)
+        with progress.stage(what, len(plan.runs)) as advance:
             advance(len(plan.runs) - len(due))
 
             def finished(key: str, result: Result) -> None:
                 store.finish(key, result)
                 advance(1)
 
-            run_jobs(bench, due, workers, finished)
+            run(finished)
     results = [store.result(job.key) for job in plan.main]
     if not any(r.status is Status.PASSED for r in results):
         raise ToolFailedError(f"none of the {len(results)} runs passed; the first: {results[0].message}")
     return results, {i: store.result(job.key) for i, job in plan.half_step.items()}
+
+
+def _runner(
+    plan: Plan, due: list[Job], out: Path, workers: int, timeout_s: float
+) -> tuple[str, Callable[[Callable[[str, Result], None]], None]]:
+    """What runs the jobs that are ``due``, in words, and the function that runs them and tells of each as it ends."""
+    if plan.simulator is None:
+        network, scaling = plan.bundle.network, plan.bundle.circuit.scaling
+        return "fast engine", lambda done: run_in_engine(network, scaling, due, workers, done)
+    bench = prepare_bench(plan.bundle, plan.simulator, out / "work", plan.gated, timeout_s)
+    memory = expected_mib(bench, plan.settings.halved())
+    return f"{plan.simulator.name}, about {memory:.0f} MiB a process", lambda done: run_jobs(bench, due, workers, done)
 
 
 def _run_reference(plan: Plan, store: Store, jobs: int, progress: Progress) -> Floats:

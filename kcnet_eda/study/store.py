@@ -110,6 +110,12 @@ class Store:
             row = self._connection.execute("SELECT v_end FROM reference WHERE key = ?", (key,)).fetchone()
         return None if row is None else _unpack(row[0])
 
+    def references(self) -> dict[str, Floats]:
+        """All stored reference final states, by key."""
+        with self._guard():
+            rows = self._connection.execute("SELECT key, v_end FROM reference").fetchall()
+        return {key: np.frombuffer(blob, dtype="<f8").copy() for key, blob in rows}
+
     def keep_reference(self, key: str, v_end: Floats) -> None:
         """Store a sample's reference final state."""
         with self._guard():

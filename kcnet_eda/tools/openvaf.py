@@ -13,6 +13,7 @@ from kcnet_eda.tools.locate import find_openvaf
 from kcnet_eda.tools.process import ask, run
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_INCLUDE = re.compile(r'^\s*`include\s+"([^"]+)"', re.MULTILINE)
 _TIMEOUT_S = 300.0
 
 
@@ -32,6 +33,23 @@ def version(compiler: Path) -> str:
     return lines[0].strip()
 
 
+@lru_cache
+def _program_hash(compiler: Path) -> str:
+    return sha256_file(compiler)
+
+
+def with_includes(source: Path) -> list[Path]:
+    """A Verilog-A file and those beside it that it includes, and so on; the standard headers, which are the
+    compiler's own, are not among them."""
+    found = [source]
+    for file in found:
+        for name in _INCLUDE.findall(file.read_text(encoding="utf-8", errors="replace")):
+            included = file.parent / name
+            if included.is_file() and included not in found:
+                found.append(included)
+    return found
+
+
 def compile_file(source: Path) -> Path:
     """Compile one Verilog-A file; return the OSDI file, kept in the cache under the hash of all that made it.
 
@@ -45,7 +63,8 @@ def compile_file(source: Path) -> Path:
     compiler = find_openvaf()
     if not source.is_file():
         raise KcnetError(f"{source}: no such Verilog-A file")
-    key = sha256_bytes("\n".join([version(compiler), sha256_file(compiler), sha256_file(source)]).encode())[:24]
+    contents = [sha256_file(file) for file in with_includes(source)]
+    key = sha256_bytes("\n".join([version(compiler), _program_hash(compiler), *contents]).encode())[:24]
     target = cache_dir() / "osdi" / f"{source.stem}-{key}.osdi"
     if target.is_file():
         return target

@@ -82,8 +82,12 @@ VACASK = Simulator(
 )
 SIMULATORS = {s.name: s for s in (NGSPICE, VACASK)}
 
-_GAVE_UP = re.compile(r"timestep too small|singular matrix|no convergence|iteration limit|failed to converge", re.I)
-_COMPLAINT = re.compile(r"\berror\b|no such|unknown|can't|cannot|unable|fail|undefined|not found|abort", re.I)
+_GAVE_UP = re.compile(
+    r"timestep too small|singular matrix|no convergence|iteration limit|failed to converge|stepping failed", re.I
+)
+_COMPLAINT = re.compile(r"\berror\b|no such|unknown|can't|cannot|could not|unable|fail|undefined|not found|abort", re.I)
+# What ngspice says after any error, which tells nothing of it.
+_AFTERMATH = re.compile(r"^(simulation interrupted due to error|error: incomplete or empty netlist)", re.I)
 _NO_OSDI = re.compile(r"(pre_)?osdi: no such command", re.I)
 
 
@@ -96,6 +100,7 @@ def explain(done: Completed) -> ToolFailedError:
             f"'kcnet doctor'), or use --simulator vacask. Log: {done.log}"
         )
     complaints = [line.strip() for line in log.splitlines() if _COMPLAINT.search(line)]
+    complaints = [line for line in complaints if not _AFTERMATH.match(line)] or complaints
     said = "; ".join(complaints[:3]) or f"it exited {done.returncode} and admits nothing"
     kind = NotConvergedError if _GAVE_UP.search(log) else ToolFailedError
     return kind(f"the simulator wrote no result: {said}. Log: {done.log}")

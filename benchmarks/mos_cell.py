@@ -1,0 +1,205 @@
+"""What the MOS edge cell does in ngspice with the foundries' own models, against what was asked of it.
+
+    python benchmarks/mos_cell.py [--pdk gf180mcu --pdk ihp-sg13g2] [--edges 200] [--networks 20] [--json OUT.json]
+
+Random edges: θ uniform in the stated range, each calibrated and then measured over the whole box of node voltages.
+Random networks: 3 to 8 nodes, their edges calibrated likewise, the largest node error over 2·T_u against the ideal law.
+Seeds are written here and were not used while the cell was made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kcnet_eda.dynamics.reference import trajectory
+from kcnet_eda.export.circuit import build_circuit
+from kcnet_eda.export.mos_netlist import MosCircuit
+from kcnet_eda.export.testbench import Sample, SolverSettings, render_testbench, stage_window
+from kcnet_eda.network.graph import Edges, Network, Phase
+from kcnet_eda.network.laws import RELU, eq6
+from kcnet_eda.physical.mos_cell import BOX, CellDesign, design_cell, full_scale
+from kcnet_eda.physical.pdk import load_pdk
+from kcnet_eda.physical.scaling import resolve
+from kcnet_eda.study.calibrate import TOLERANCE, Rig, calibrate
+from kcnet_eda.study.export_mos import buildable
+from kcnet_eda.tools.pdk import link_models, prepare
+from kcnet_eda.tools.rawfile import read_transient
+from kcnet_eda.tools.simulators import NGSPICE, explain
+
+EDGE_SEED, NETWORK_SEED = 20240611, 20240612
+THETA1, THETA2 = 1.25, 1.25
+T_UNITS = (1e-6, 300e-9, 100e-9, 30e-9, 10e-9)
+JUDGED_T_UNIT = 300e-9
+STEPS = 100  # a model unit of time
+LIMITS = {"gf180mcu": (1.5, 0.5), "ihp-sg13g2": (1.5, 0.5), "sky130": (3.0, None)}
+TIMEOUT_S = 600.0
+
+
+def draw(rng: np.random.Generator, design: CellDesign) -> tuple[float, float]:
+    """One (θ1, θ2), uniform in the stated range."""
+    while True:
+        theta1, theta2 = rng.uniform(-THETA1, THETA1), rng.uniform(-THETA2, THETA2)
+        if abs(theta1) >= design.theta1_min and full_scale(theta1, theta2) >= design.full_scale_min:
+            return theta1, theta2
+
+
+def spread(values: np.ndarray) -> dict[str, float]:
+    """Median, 95 % quantile and worst."""
+    kept = values[np.isfinite(values)]
+    return {"median": float(np.median(kept)), "p95": float(np.quantile(kept, 0.95)), "worst": float(kept.max())}
+
+
+def verdict(value: float, limit: float | None, unit: str = "") -> str:
+    """A number against its target."""
+    if limit is None:
+        return f"{value:.4g}{unit}"
+    if value <= limit:
+        return f"{value:.4g}{unit} (target {limit:g}{unit}: met)"
+    return f"{value:.4g}{unit} (target {limit:g}{unit}: MISSED by {value - limit:.3g}{unit})"
+
+
+def edges(rig: Rig, n: int) -> dict[str, Any]:
+    """Random edges, calibrated and measured."""
+    rng = np.random.default_rng(EDGE_SEED)
+    theta = np.array([draw(rng, rig.design) for _ in range(n)])
+    started = time.monotonic()
+    # A cell of θ1 < 0 is the same cell with its sensing pins exchanged.
+    found = calibrate(rig, np.abs(theta[:, 0]), theta[:, 1].copy())
+    worst = found.share_of_full_scale(found.max_error)
+    miss = np.maximum(np.abs(found.fitted1 - found.theta1), np.abs(found.fitted2 - found.theta2))
+    max_limit, rms_limit = LIMITS.get(rig.pdk.name, (None, None))
+    result = {
+        "n": n,
+        "seconds": time.monotonic() - started,
+        "passes": found.passes,
+        "out_of_reach": [found.reason[i] for i in found.out_of_reach],
+        "max_error_percent": spread(100 * worst),
+        "rms_error_percent": spread(100 * found.share_of_full_scale(found.rms_error)),
+        "over_max_limit": None if max_limit is None else int((100 * worst > max_limit).sum()),
+        "theta_error": spread(miss),
+        "leakage_na": spread(1e9 * found.leakage),
+        "source_sink_mismatch_percent": spread(100 * found.mismatch),
+        "power_uw": spread(1e6 * found.supply_current * rig.design.supply),
+    }
+    e, r, t = result["max_error_percent"], result["rms_error_percent"], result["theta_error"]
+    print(f"  {n} random edges, |θ1| {rig.design.theta1_min:g}..{THETA1:g}, |θ2| <= {THETA2:g}, full scale >= "
+          f"{rig.design.full_scale_min:g}, seed {EDGE_SEED}; {found.passes} passes")  # fmt: skip
+    print(f"    max error of full scale: median {e['median']:.2f} %, 95 % of edges below {e['p95']:.2f} %, worst "
+          f"{verdict(e['worst'], max_limit, ' %')}; above the target: {result['over_max_limit']} of {n}")  # fmt: skip
+    print(f"    rms error: median {r['median']:.2f} %, worst {verdict(r['worst'], rms_limit, ' %')}")
+    print(f"    fitted θ: worst {verdict(t['worst'], TOLERANCE)}; out of reach: {len(result['out_of_reach'])}")
+    print(
+        f"    off current: median {result['leakage_na']['median']:.3f} nA, worst {result['leakage_na']['worst']:.2f} nA"
+    )
+    m = result["source_sink_mismatch_percent"]
+    print(f"    source/sink mismatch of full scale: median {m['median']:.2f} %, worst {m['worst']:.2f} %")
+    print(
+        f"    power of an edge: median {result['power_uw']['median']:.0f} µW, most {result['power_uw']['worst']:.0f} µW"
+    )
+    order = np.argsort(-worst)[:3]
+    print(
+        "    worst: " + "; ".join(f"θ = ({theta[i, 0]:.3f}, {theta[i, 1]:.3f}) {100 * worst[i]:.2f} %" for i in order)
+    )
+    return result
+
+
+def random_network(rng: np.random.Generator, nodes: int, design: CellDesign, number: int) -> Network:
+    """Random edges (three a node, all pairs where there are fewer) whose ideal run of 2·T_u stays in the box."""
+    pairs = np.array([(s, d) for s in range(1, nodes + 1) for d in range(1, nodes + 1) if s != d])
+    while True:
+        chosen = pairs[np.sort(rng.choice(len(pairs), min(len(pairs), 3 * nodes), replace=False))]
+        theta = np.array([draw(rng, design) for _ in chosen])
+        a, b, c, k = eq6(theta[:, 0], theta[:, 1])
+        law = Edges(chosen[:, 0], chosen[:, 1], a, b, c, k, np.full(len(chosen), RELU))
+        every = np.arange(1, nodes + 1)
+        start = rng.uniform(-1, 1, nodes)
+        net = Network(f"random{number}", (Phase(nodes + 1, 2.0, law),), every, every, examples=start[None])
+        way = trajectory(net, net.initial_state(start)[0], np.linspace(0, 2, 101))
+        if np.abs(way).max() <= BOX:
+            return net
+
+
+def run_network(rig: Rig, net: Network, t_unit: float) -> float:
+    """The largest node error over the run, model units; NaN where the cells alone have more capacitance than C."""
+    design = rig.design
+    c = t_unit * design.i_unit / design.v_unit
+    circuit = build_circuit(
+        net, resolve(c=c, v_unit=design.v_unit, i_unit=design.i_unit, v_cm=design.v_cm), (), None, "mos"
+    )
+    cells = buildable(net, rig.pdk, design)
+    mos = MosCircuit(circuit, rig.pdk, design, cells, calibrate(rig, cells.theta1, cells.theta2), rig.direct)
+    if mos.capacitance_problems():
+        return float("nan")
+    settings = SolverSettings(1e-4, round(STEPS * net.duration), adaptive=True)
+    window = stage_window(circuit, circuit.stages[0], settings)
+    folder = Path(tempfile.mkdtemp(prefix="kcnet-bench-"))
+    (folder / "net.inc").write_text(mos.netlist())
+    x0 = net.initial_state(net.examples)[0]
+    sample = Sample("random start", x0[1:] * design.v_unit, "out")
+    header = mos.header(*link_models(rig.models, folder))
+    deck = folder / "deck.sp"
+    bench = {"simulator": "ngspice", "netlist": "net.inc", "osdi": [], "header": header}
+    deck.write_text(render_testbench(circuit, window, settings, [sample], **bench))
+    done = NGSPICE.run(deck, folder / "log.txt", TIMEOUT_S)
+    if not (folder / "out.raw").is_file():
+        raise explain(done)
+    waves = read_transient(folder / "out.raw", circuit.nets[1:], circuit.t_end)
+    shutil.rmtree(folder)
+    ideal = trajectory(net, x0, np.minimum(waves.time / t_unit, net.duration))[:, 1:]
+    return float(np.abs((waves.values - design.v_cm) / design.v_unit - ideal).max())
+
+
+def networks(rig: Rig, n: int) -> dict[str, Any]:
+    """Random networks at several speeds."""
+    rng = np.random.default_rng(NETWORK_SEED)
+    nets = [random_network(rng, 3 + i % 6, rig.design, i) for i in range(n)]
+    result: dict[str, Any] = {"n": n, "nodes": [p.max_nodes - 1 for p in nets], "edges": [p.n_edges for p in nets]}
+    print(f"  {n} random networks of 3 to 8 nodes, {min(result['edges'])} to {max(result['edges'])} edges")
+    for t_unit in T_UNITS:
+        errors = np.array([run_network(rig, net, t_unit) for net in nets])
+        result[f"{t_unit:g}"] = errors.tolist()
+        kept = errors[np.isfinite(errors)]
+        line = f"    T_u {1e9 * t_unit:6.0f} ns: max node error over 2·T_u, "
+        if not kept.size:
+            print(line + "no network: the cells' own capacitance is more than C")
+        elif t_unit == JUDGED_T_UNIT:
+            print(line + f"median {verdict(float(np.median(kept)), 0.05)}, worst {verdict(float(kept.max()), 0.12)} V0")
+        else:
+            print(line + f"median {np.median(kept):.3f}, worst {kept.max():.3f} V0")
+        if 0 < kept.size < n:
+            print(f"                 ({n - kept.size} networks have more capacitance in their cells than C)")
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pdk", action="append")
+    parser.add_argument("--models", action="append", help="folder of the models, in the order of --pdk")
+    parser.add_argument("--edges", type=int, default=200)
+    parser.add_argument("--networks", type=int, default=20)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    results = {}
+    names = given.pdk or ["gf180mcu", "ihp-sg13g2"]
+    for name, models in zip(names, [*(given.models or []), *[None] * len(names)], strict=False):
+        pdk = load_pdk(name)
+        rig = Rig(pdk, design_cell(pdk), prepare(pdk, Path(models) if models else None))
+        print(f"{pdk.name}, {NGSPICE.version()}, nominal corner, {pdk.operating.nominal_temperature:g} °C")
+        results[pdk.name] = {
+            "edges": edges(rig, given.edges) if given.edges else None,
+            "networks": networks(rig, given.networks) if given.networks else None,
+        }
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""The cells of the MOS level as subcircuit text, and the list of devices that the text places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from kcnet_eda.export.pdk_deck import resistor_line, transistor_line
+from kcnet_eda.export.render import render
+from kcnet_eda.physical.mos_cell import CellDesign, CellSizes, Geometry
+from kcnet_eda.physical.pdk import DeviceKind, Pdk
+from kcnet_eda.physical.tanh_cell import tanh_sizes
+
+BIAS = "kc_bias"
+_DECOUPLING, _DECOUPLING_A_CELL = 20e-12, 0.2e-12  # farads a bias line
+_AMPLIFIER_CURRENT = 2.0  # I_u in the reference amplifier's bias branch
+_AMPLIFIER_DROP = 0.9  # volts of its diode
+
+
+@dataclass(frozen=True)
+class Device:
+    """One placed device: ``kind`` nmos, pmos or resistor; sizes in µm; ``m`` in parallel."""
+
+    cell: str
+    name: str
+    kind: str
+    w: float
+    l: float  # noqa: E741
+    m: int
+
+
+class Placer:
+    """Writes device lines for a template and keeps a list of what it wrote."""
+
+    def __init__(self, pdk: Pdk, cell: str, direct: bool) -> None:
+        self._pdk, self._cell, self._direct = pdk, cell, direct
+        self.devices: list[Device] = []
+
+    def _transistor(self, kind: DeviceKind, name: str, nodes: str, w: float, l: float, m: int) -> str:  # noqa: E741
+        line = transistor_line(self._pdk, kind, name, nodes.split(), w, l, int(m), direct=self._direct)
+        self.devices.append(Device(self._cell, name, kind, w, l, int(m)))
+        return line.rstrip("\n")
+
+    def nmos(self, name: str, nodes: str, w: float, l: float, m: int) -> str:  # noqa: E741
+        """An n-channel transistor; ``nodes`` are drain, gate, source, bulk."""
+        return self._transistor("nmos", name, nodes, w, l, m)
+
+    def pmos(self, name: str, nodes: str, w: float, l: float, m: int) -> str:  # noqa: E741
+        """A p-channel transistor."""
+        return self._transistor("pmos", name, nodes, w, l, m)
+
+    def resistor(self, name: str, a: str, b: str, bulk: str, length: float) -> str:
+        """A poly resistor of the kit's smallest width."""
+        width = self._pdk.resistor.width.min
+        self.devices.append(Device(self._cell, name, "resistor", width, length, 1))
+        return resistor_line(self._pdk, name, a, b, bulk, length, width).rstrip("\n")
+
+    def resistors_between(self, name: str, a: str, b: str, resistance: float) -> str:
+        """As many resistors in series as ``resistance`` [ohm] takes."""
+        parts = series(self._pdk, resistance, a, b)
+        return "\n".join(self.resistor(f"{name}{i}", p, q, "vss", length) for i, (p, q, length) in enumerate(parts, 1))
+
+
+def series(pdk: Pdk, resistance: float, a: str, b: str) -> list[tuple[str, str, float]]:
+    """``resistance`` [ohm] between ``a`` and ``b`` as resistors in series that can be drawn: ends and length [µm]."""
+    r = pdk.resistor
+    n = max(1, -int(-resistance // r.resistance(r.length.max)))
+    length = r.length.snap(r.length_for(resistance / n))
+    nodes = [a, *(f"{a}_{b}{i}" for i in range(1, n)), b]
+    return [(p, q, length) for p, q in pairwise(nodes)]
+
+
+def source_fingers(pdk: Pdk, width: float, k: int) -> list[tuple[float, int]]:
+    """A total ``width`` [µm] as ``k`` fingers: widths and how many. The last takes up the rounding of the others, so
+    that the total is on the grid, not each k-th part of it."""
+    span = pdk.devices.pmos.width
+    w = min(max(span.snap(width / k), span.min), span.max)
+    last = span.snap(width - (k - 1) * w)
+    if k == 1 or last == w or span.complaint(last):
+        return [(w, k)]
+    return [(w, k - 1), (last, 1)]
+
+
+def edge_cells(
+    pdk: Pdk,
+    design: CellDesign,
+    sizes: CellSizes,
+    theta: Sequence[tuple[float, float]],
+    names: Sequence[str],
+    direct: bool,
+) -> Iterator[tuple[str, list[Device]]]:
+    """The subcircuit of each cell (pins s d ip in vdd vss vbn vbp vclp) and its devices; ``sizes`` are on the grid and
+    ``theta`` are the (θ1, θ2) to name in the comment."""
+    columns = (sizes.k, sizes.mk, sizes.resistance, sizes.source_width, sizes.sink_length)
+    rows = zip(names, theta, *(c.tolist() for c in columns), strict=True)
+    for name, (theta1, theta2), k, mk, resistance, width, length in rows:
+        placer = Placer(pdk, name, direct)
+        text = render(
+            "mos/edge_relu.j2",
+            name=name,
+            theta1=theta1,
+            theta2=theta2,
+            c=design,
+            i_unit=design.i_unit,
+            v_unit=design.v_unit,
+            k=k,
+            mk=mk,
+            well_capacitance=design.well_capacitance[0] + k * design.well_capacitance[1],
+            resistors=series(pdk, resistance, "e1", "e2") if resistance < float("inf") else [],
+            source_fingers=source_fingers(pdk, width, k),
+            sink_length=length,
+            nmos=placer.nmos,
+            pmos=placer.pmos,
+            resistor=placer.resistor,
+        )
+        yield text, placer.devices
+
+
+def bias_cell(pdk: Pdk, design: CellDesign, n_cells: int, direct: bool) -> tuple[str, list[Device]]:
+    """The bias generator (pins vref vdd vss vbn vbp vclp) for ``n_cells`` cells, and its devices.
+
+    The clamps' few nanoamperes come from I_u in two steps: a small PMOS beside the source unit, then a mirror of
+    ``c_down`` to one whose output ``c_out`` reference clamps share.
+    """
+    p, n = pdk.devices.pmos, pdk.devices.nmos
+    source, c_out = design.source, 4
+    small_l = p.length.snap(min(2.5 * source.l, p.length.max))
+    small_w = p.width.snap(max(0.4 * source.w, p.width.min))
+    first = design.i_unit * (small_w / small_l) / (source.w / source.l)
+    c_down = max(1, round(first / (c_out * design.clamp_share * design.i_unit)))
+    placer = Placer(pdk, BIAS, direct)
+    text = render(
+        "mos/bias.j2",
+        c=design,
+        i_unit=design.i_unit,
+        r_ref=design.v_ref / (2 * design.i_unit),
+        r_amp=(design.supply - _AMPLIFIER_DROP) / (_AMPLIFIER_CURRENT * design.i_unit),
+        small_source=Geometry(small_w, small_l),
+        small_sink=Geometry(n.width.snap(max(design.tail.w / 2, n.width.min)), design.source.l),
+        c_down=c_down,
+        c_out=c_out,
+        clamp_current=first / (c_down * c_out),
+        decoupling=_DECOUPLING + _DECOUPLING_A_CELL * n_cells,
+        nmos=placer.nmos,
+        pmos=placer.pmos,
+        resistors_between=placer.resistors_between,
+    )
+    return text, placer.devices
+
+
+def periphery(pdk: Pdk, design: CellDesign, direct: bool) -> tuple[str, list[Device]]:
+    """Write switch (pins in out wr wrb vdd vss) and read buffer (pins in out vdd vss vbn), and their devices."""
+    nmos, pmos = pdk.devices.nmos, pdk.devices.pmos
+    write, read = Placer(pdk, "kc_write", direct), Placer(pdk, "kc_read", direct)
+    n = Geometry(nmos.width.snap(max(0.5, nmos.width.min)), nmos.length.min)
+    p = Geometry(pmos.width.snap(max(1.0, pmos.width.min)), pmos.length.min)
+    text = render("mos/write_switch.j2", n=n, p=p, nmos=write.nmos, pmos=write.pmos)
+    text += render("mos/read_buffer.j2", c=design, nmos=read.nmos, pmos=read.pmos)
+    return text, write.devices + read.devices
+
+
+def tanh_cell(
+    pdk: Pdk, design: CellDesign, slope: float, offset: float, name: str, direct: bool
+) -> tuple[str, list[Device]]:
+    """The cell of i = I_u·tanh(slope·(v_s − v_d)/V_u + offset) (pins s d ip in vdd vss vbn), and its devices.
+
+    Raises
+    ------
+    InvalidInputError
+        The pair alone is not as steep, or its widths cannot make the offset.
+    """
+    sizes = tanh_sizes(pdk, design, slope, offset)
+    placer = Placer(pdk, name, direct)
+    text = render(
+        "mos/edge_tanh.j2",
+        name=name,
+        slope=slope,
+        offset=offset,
+        c=design,
+        i_unit=design.i_unit,
+        v_unit=design.v_unit,
+        w1=sizes.w1,
+        w2=sizes.w2,
+        half_tail=sizes.half_tail,
+        resistors=series(pdk, sizes.resistance, "e1", "e2"),
+        nmos=placer.nmos,
+        pmos=placer.pmos,
+        resistor=placer.resistor,
+    )
+    return text, placer.devices

@@ -1,0 +1,264 @@
+"""Pictures of the cells' schematics, drawn by schemdraw, and an xschem symbol: for whoever lays them out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import schemdraw
+import schemdraw.elements as elm
+
+from kcnet_eda.export.mos_cells import BIAS
+from kcnet_eda.export.render import render
+from kcnet_eda.physical.mos_cell import CellDesign, Geometry
+
+#: Pins of an edge cell, in the netlist's order, with their directions in xschem.
+EDGE_PINS = (
+    ("s", "inout"),
+    ("d", "inout"),
+    ("ip", "in"),
+    ("in", "in"),
+    ("vdd", "inout"),
+    ("vss", "inout"),
+    ("vbn", "in"),
+    ("vbp", "in"),
+    ("vclp", "in"),
+)
+_FET = 1.67  # drawing units from a transistor's drain to its source
+_GATE_OUT = 0.92  # from its channel to its gate's end
+_NMOS_GATE, _PMOS_GATE = 1.17, 0.5  # below its upper end
+_SMALL, _NET = 9, 10  # points
+
+Point = tuple[float, float]
+Side = Literal["left", "right"]
+
+
+class _Sheet:
+    """A drawing: transistors by the point of their upper end, wires by their corners. Units are schemdraw's."""
+
+    def __init__(self) -> None:
+        self._drawing = schemdraw.Drawing(show=False, canvas="svg")
+        self._drawing.config(fontsize=_SMALL, lw=1.2, margin=0.5)  # text is wider than it is taken to be
+
+    def fet(
+        self, kind: str, name: str, size: str, at: Point, gate: Side, net: str = "", *, diode: bool = False
+    ) -> Point:
+        """A transistor, its upper end at ``at``; ``net`` labels its gate, ``diode`` ties the gate to the drain. Returns
+        its lower end."""
+        n = kind == "nmos"
+        shape = (elm.AnalogNFet if n else elm.AnalogPFet)().theta(0).at(at).anchor("drain" if n else "source")
+        self._drawing += shape.reverse() if gate == "left" else shape
+        side = 1 if gate == "right" else -1
+        x, y = at
+        end, gx, gy = (x, y - _FET), x + side * _GATE_OUT, y - (_NMOS_GATE if n else _PMOS_GATE)
+        self.text((x - side * 0.15, y - _FET / 2), f"{name}\n{size}", "right" if gate == "right" else "left")
+        if net:
+            self.net((gx, gy), net, gate)
+        if diode:
+            drain = at if n else end
+            self.wire((gx, gy), (gx, drain[1]), drain)
+            self.dot(drain)
+        return end
+
+    def wire(self, *points: Point) -> None:
+        """Straight pieces from point to point."""
+        for a, b in pairwise(points):
+            self._drawing += elm.Line().at(a).to(b)
+
+    def dot(self, at: Point) -> None:
+        """A junction."""
+        self._drawing += elm.Dot(radius=0.07).at(at)
+
+    def text(self, at: Point, text: str, align: str) -> None:
+        """Text that ends (``right``) or begins (``left``) at a point."""
+        self._drawing += elm.Label().at(at).label(text, fontsize=_SMALL, halign=align, valign="center", ofst=0)
+
+    def net(self, at: Point, name: str, side: Side) -> None:
+        """A net's name beside the end of a wire."""
+        ofst = 0.12 if side == "right" else -0.12
+        align = "left" if side == "right" else "right"
+        label = elm.Label().at((at[0] + ofst, at[1]))
+        self._drawing += label.label(name, fontsize=_NET, halign=align, valign="center", ofst=0, color="#1f4e99")
+
+    def vdd(self, at: Point) -> None:
+        """The supply."""
+        self._drawing += elm.Vdd().at(at).label("vdd", fontsize=_NET)
+
+    def ground(self, at: Point) -> None:
+        """vss."""
+        self._drawing += elm.Ground().at(at)
+
+    def resistor(self, a: Point, b: Point, text: str) -> None:
+        """A resistor between two points."""
+        self._drawing += elm.Resistor().at(a).to(b).label(text, fontsize=_SMALL)
+
+    def svg(self, title: str, at: Point) -> bytes:
+        """The finished picture with a title."""
+        self.text(at, title, "left")
+        return bytes(self._drawing.get_imagedata("svg"))
+
+
+def _size(g: Geometry, units: str = "") -> str:
+    return f"{g.w:g}/{g.l:g}" + (f" ×{units}" if units else "")
+
+
+def edge_schematic(c: CellDesign) -> bytes:
+    """SVG of the rectifying edge cell; k and mk are units, sizes in µm."""
+    s = _Sheet()
+    wells = "; pair1 and pair2 in wells tied to their sources" if c.isolated else ""
+    low, top, x_row, e_row, pair = 3.2, 8.0, 6.0, 3.5, 5.6
+    for x, gate, net, pin, n in ((0.0, "left", "vbn", "ip", "1"), (4.2, "right", "vbn", "in", "2")):
+        side: Side = "left" if gate == "left" else "right"
+        end = s.fet("nmos", f"pair{n}", _size(c.pair, "k"), (x, pair), side, pin)
+        s.wire(end, (x, low))
+        s.dot((x, e_row))
+        s.ground(s.fet("nmos", f"tail{n}", _size(c.tail, "k"), (x, low), side, net))
+    s.resistor((0.0, e_row), (4.2, e_row), "deg: R = V0/(I0·θ1) − 2/gm")
+    s.net((4.2, pair), "vdd", "right")
+    s.vdd((0.0, top))
+    s.wire(s.fet("pmos", "src", f"{c.source.l:g} long, k − θ2 units", (0.0, top), "left", "vbp"), (0.0, pair))
+    # node x: the rectifier
+    s.wire((0.0, x_row), (7.4, x_row))
+    s.dot((0.0, x_row))
+    s.net((2.6, x_row + 0.2), "x", "right")
+    s.vdd((7.4, top))
+    s.wire(s.fet("pmos", "mir", _size(c.mirror, "mk"), (7.4, top), "right"), (7.4, x_row))
+    s.wire((7.4 + _GATE_OUT, top - _PMOS_GATE), (7.4 + _GATE_OUT, x_row), (7.4, x_row))
+    s.dot((7.4, x_row))
+    s.ground(s.fet("pmos", "clamp", _size(c.clamp), (7.4, x_row), "right", "vclp"))
+    s.wire((7.4 + _GATE_OUT, top - _PMOS_GATE), (10.2 - _GATE_OUT, top - _PMOS_GATE))
+    s.vdd((10.2, top))
+    end = s.fet("pmos", "out", _size(c.mirror, "mk"), (10.2, top), "left")
+    s.wire(end, (10.2, 5.6))
+    s.net((10.2, 5.4), "d", "right")
+    # the cascoded sink
+    s.vdd((13.2, top))
+    s.wire(s.fet("pmos", "copy", _size(c.mirror, "mk"), (13.2, top), "left", "x"), (13.2, pair))
+    s.wire(s.fet("nmos", "cas1", _size(c.cascode, "mk"), (13.2, pair), "right", diode=True), (13.2, low))
+    s.ground(s.fet("nmos", "snk1", _size(c.sink, "mk"), (13.2, low), "right", diode=True))
+    s.wire((17.4, 6.2), (17.4, pair))
+    s.net((17.4, 6.4), "s", "right")
+    s.wire(s.fet("nmos", "cas2", _size(c.cascode, "mk"), (17.4, pair), "left"), (17.4, low))
+    s.ground(s.fet("nmos", "snk2", f"{c.sink.w:g}/trim ×mk", (17.4, low), "left"))
+    for y in (pair - _NMOS_GATE, low - _NMOS_GATE):
+        s.wire((13.2 + _GATE_OUT, y), (17.4 - _GATE_OUT, y))
+    title = "Edge cell: i(s → d) = I0·ReLU(θ1·(v(ip) − v(in))/V0 + θ2). W/L in µm, ×units in parallel" + wells
+    return s.svg(title, (-2.0, 9.6))
+
+
+def bias_schematic(c: CellDesign) -> bytes:
+    """SVG of the bias generator."""
+    s = _Sheet()
+    top, mid, low = 8.0, 5.6, 3.0
+    # reference amplifier
+    s.vdd((0, top))
+    s.resistor((0, top), (0, mid), "amp")
+    s.wire((0, mid), (0, low))
+    s.ground(s.fet("nmos", "ab", _size(c.tail, "2"), (0, low), "right", "ab", diode=True))
+    for x, gate, name, load, net in ((3.4, "left", "a1", "a3", "vref"), (6.9, "right", "a2", "a4", "fb")):
+        side: Side = "left" if gate == "left" else "right"
+        s.vdd((x, top))
+        other: Side = "right" if gate == "left" else "left"
+        end = s.fet("pmos", load, _size(c.source), (x, top), other, diode=load == "a3")
+        s.wire(end, (x, mid))
+        s.wire(s.fet("nmos", name, _size(c.pair, "2"), (x, mid), side, net), (x, 3.5), (5.15, 3.5))
+    s.wire((3.4 + _GATE_OUT, top - _PMOS_GATE), (6.9 - _GATE_OUT, top - _PMOS_GATE))
+    s.dot((6.9, mid))
+    s.wire((6.9, mid), (8.0, mid))
+    s.net((7.4, mid + 0.2), "g", "right")
+    s.wire((5.15, 3.5), (5.15, low))
+    s.dot((5.15, 3.5))
+    s.ground(s.fet("nmos", "at", _size(c.tail, "2"), (5.15, low), "left", "ab"))
+    # V_ref over R
+    s.vdd((9.6, top))
+    s.wire(s.fet("pmos", "pm", _size(c.source, "2"), (9.6, top), "right", "pm", diode=True), (9.6, mid))
+    end = s.fet("nmos", "pass", _size(c.pair, "4"), (9.6, mid), "left", "g")
+    s.dot(end)
+    s.net(end, "fb", "right")
+    s.resistor(end, (9.6, 1.4), "ref: v(vref)/(2·I0)")
+    s.ground((9.6, 1.4))
+    # gate lines
+    for x, p, n, p_net, p_diode, line in (
+        (13.0, "pn", "bn", "pm", False, "vbn"),
+        (16.4, "bp2", "bp1", "", True, "vbp"),
+    ):
+        s.vdd((x, top))
+        s.wire(s.fet("pmos", p, _size(c.source), (x, top), "left", p_net, diode=p_diode), (x, low))
+        n_net = "" if not p_diode else "vbn"
+        s.ground(s.fet("nmos", n, _size(c.tail), (x, low), "left", n_net, diode=not p_diode))
+        s.dot((x, 4.2))
+        s.wire((x, 4.2), (x + 0.8, 4.2))
+        s.net((x + 0.8, 4.2), line, "right")
+    # the clamps' line
+    s.vdd((20.0, top))
+    s.wire(s.fet("pmos", "c1", "small", (20.0, top), "left", "vbp"), (20.0, low))
+    s.ground(s.fet("nmos", "c2", "small ×down", (20.0, low), "right", diode=True))
+    s.vdd((24.2, top))
+    end = s.fet("pmos", "c4", _size(c.mirror, "4"), (24.2, top), "right", diode=True)
+    s.wire(end, (24.2, mid))
+    s.wire(s.fet("pmos", "c5", _size(c.clamp, "4"), (24.2, mid), "right", "vclp", diode=True), (24.2, low))
+    s.ground(s.fet("nmos", "c3", "small", (24.2, low), "left"))
+    s.wire((20.0 + _GATE_OUT, low - _NMOS_GATE), (24.2 - _GATE_OUT, low - _NMOS_GATE))
+    return s.svg("Bias generator: I0 = v(vref)/(2·R) with R of the edges' resistor type. W/L in µm", (-1.5, 9.6))
+
+
+def periphery_schematics(c: CellDesign) -> dict[str, bytes]:
+    """SVG of the write switch and of the read buffer."""
+    s = _Sheet()
+    for x, kind, name, gate in ((0.0, "nmos", "sn", "wr"), (3.4, "pmos", "sp", "wrb")):
+        s.wire(s.fet(kind, name, "×2", (x, 3.0), "left", gate), (x, 0.9))
+        s.wire((x, 3.0), (x, 3.6))
+    s.wire((-1.0, 0.9), (3.4, 0.9))
+    s.dot((0.0, 0.9))
+    s.dot((3.4, 3.6))
+    s.net((-1.0, 0.9), "in", "left")
+    s.wire((0.0, 3.6), (12.0, 3.6))
+    s.net((12.0, 3.6), "out", "right")
+    for x, kind, name, gate in ((6.8, "nmos", "dn", "wrb"), (10.2, "pmos", "dp", "wr")):
+        end = s.fet(kind, name, "×1", (x, 3.0), "left", gate)
+        s.wire((x, 3.6), (x, 3.0))
+        s.wire(end, (x, end[1] - 0.2), (x + 0.8, end[1] - 0.2), (x + 0.8, 3.6))
+        s.dot((x + 0.8, 3.6))
+        s.dot((x, 3.6))
+    write = s.svg("Write switch; the shorted halves take up its charge", (-1.0, 4.6))
+    r = _Sheet()
+    for x, gate, name, load, net in ((0.0, "left", "in", "m1", "in"), (3.4, "right", "fb", "m2", "out")):
+        side: Side = "left" if gate == "left" else "right"
+        other: Side = "right" if gate == "left" else "left"
+        r.vdd((x, 6.0))
+        r.wire(r.fet("pmos", load, _size(c.mirror, "8"), (x, 6.0), other, diode=load == "m1"), (x, 3.6))
+        size = f"{c.pair.w:g}/{2 * c.pair.l:g} ×8"
+        r.wire(r.fet("nmos", name, size, (x, 3.6), side, net), (x, 1.6), (1.7, 1.6))
+    r.wire((_GATE_OUT, 6.0 - _PMOS_GATE), (3.4 - _GATE_OUT, 6.0 - _PMOS_GATE))
+    r.dot((3.4, 3.9))
+    r.wire((3.4, 3.9), (4.6, 3.9))
+    r.net((4.6, 3.9), "out", "right")
+    r.dot((1.7, 1.6))
+    r.ground(r.fet("nmos", "tail", _size(c.tail, "8"), (1.7, 1.6), "left", "vbn"))
+    return {"kc_write.svg": write, "kc_read.svg": r.svg("Read buffer: five transistors as a follower", (-1.0, 7.6))}
+
+
+def edge_symbol(cell: str, theta: tuple[float, float]) -> str:
+    """An xschem symbol of the edge cell: pins in the netlist's order, parameter ``cell`` the subcircuit; ``cell`` and
+    ``theta`` are what a new instance has."""
+    places: Sequence[tuple[int, int]] = (
+        *((-80, -20), (80, -20), (-80, 10), (-80, 30)),
+        *((0, -70), (0, 70), (80, 10), (80, 30), (80, 50)),
+    )
+    pins = [(name, way, x, y) for (name, way), (x, y) in zip(EDGE_PINS, places, strict=True)]
+    return render("mos/edge.sym.j2", pins=pins, cell=cell, theta=theta)
+
+
+def write_schematics(folder: Path, design: CellDesign, cell: str, theta: tuple[float, float]) -> None:
+    """Write pictures and symbol into ``folder``, which is made."""
+    folder.mkdir()
+    pictures = {
+        "kc_edge.svg": edge_schematic(design),
+        f"{BIAS}.svg": bias_schematic(design),
+        **periphery_schematics(design),
+    }
+    for name, picture in pictures.items():
+        (folder / name).write_bytes(picture)
+    (folder / "kc_edge.sym").write_text(edge_symbol(cell, theta))

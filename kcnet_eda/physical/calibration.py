@@ -1,0 +1,69 @@
+"""Edge cells as calibrated: what a study measures and a bundle documents."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcnet_eda.physical.mos_cell import CellSizes, full_scale
+
+Floats = NDArray[np.float64]
+
+#: Largest |fitted θ − θ| that counts as calibrated, in model units.
+TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Cells as calibrated and measured; arrays [cells], currents in I_u, over the whole box at the nominal corner.
+
+    ``max_error`` and ``rms_error`` are of both pins' currents against the trained law. ``leakage`` [A] is the largest
+    current at x = −4, where a cell with θ2 < 4·θ1 is off (NaN for others); ``mismatch`` the largest difference of the
+    two pins' currents over the full scale; ``source_pin`` and ``target_pin`` capacitances [F]. ``supply_current`` [A]
+    is the mean over the box of each cell's share. ``reason`` says why a cell is out of reach, '' where it is not.
+    """
+
+    theta1: Floats
+    theta2: Floats
+    sizes: CellSizes
+    fitted1: Floats
+    fitted2: Floats
+    max_error: Floats
+    rms_error: Floats
+    leakage: Floats
+    mismatch: Floats
+    source_pin: Floats
+    target_pin: Floats
+    supply_current: Floats
+    reason: tuple[str, ...]
+    passes: int
+
+    @property
+    def out_of_reach(self) -> NDArray[np.int64]:
+        """Cells whose θ was not met."""
+        return np.flatnonzero([bool(text) for text in self.reason])
+
+    def share_of_full_scale(self, error: Floats) -> Floats:
+        """An error in I_u as a share of the largest current of each cell."""
+        return np.asarray(error / full_scale(self.theta1, self.theta2))
+
+
+def pack(found: Calibration) -> bytes:
+    """A calibration as the bytes of a file."""
+    arrays: dict[str, Any] = {f.name: getattr(found, f.name) for f in fields(Calibration) if f.name != "sizes"}
+    arrays |= {f"sizes.{f.name}": getattr(found.sizes, f.name) for f in fields(CellSizes)}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> Calibration:
+    """A calibration from :func:`pack`'s bytes."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        plain = {f.name: arrays[f.name] for f in fields(Calibration) if f.name not in ("sizes", "reason", "passes")}
+        sizes = CellSizes(*(arrays[f"sizes.{f.name}"] for f in fields(CellSizes)))
+        return Calibration(**plain, sizes=sizes, reason=tuple(arrays["reason"].tolist()), passes=int(arrays["passes"]))

@@ -1,0 +1,266 @@
+"""The MOS cell of an Eq. (6) edge, i = I_u·ReLU(θ1·(v_s − v_d)/V_u + θ2): from θ to transistor sizes, pure arithmetic.
+
+A resistively degenerated NMOS pair senses v_s − v_d. The current of one side, pedestal + (v_s − v_d)/(R + R_g), less
+that of a PMOS source, pedestal − θ2, can flow only one way, into a PMOS mirror: the rectifier. ``k`` units of one
+pedestal each make the pair, its tails and the source; ``mk`` units make the mirrors. θ1 sets R, θ2 the source's width,
+and the length of the sinking mirror's output makes what leaves s equal to what enters d. Sizes are in µm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcnet_eda.network.graph import Edges
+from kcnet_eda.network.laws import IDENTITY, PHI_NAMES, RELU
+from kcnet_eda.physical.pdk import DeviceKind, Pdk
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+#: Node voltages that cells are made for, in model units on either side of the common mode.
+BOX = 2.0
+_REFERENCE_CURRENT = 2e-6  # the widths below are for this I_u
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Drawn width and length, µm."""
+
+    w: float
+    l: float  # noqa: E741
+
+
+@dataclass(frozen=True)
+class CellDesign:
+    """One unit of each device of the cell in one process, and what the cell can do.
+
+    A unit's pedestal is one I_u. ``slope_per_unit`` is the largest |θ1| of a unit, ``offset_per_unit`` its largest θ2,
+    ``full_scale_per_mirror`` the largest current of a mirror unit.
+    """
+
+    v_unit: float
+    i_unit: float
+    v_cm: float
+    supply: float
+    v_ref: float
+    pair: Geometry
+    tail: Geometry
+    source: Geometry
+    mirror: Geometry
+    sink: Geometry
+    cascode: Geometry
+    clamp: Geometry
+    gate_resistance: float
+    """Of a one-unit pair, 2/gm [ohm]: a first guess, which calibration corrects."""
+    isolated: bool = True
+    """Whether the pair's two sides sit in p-wells of their own (deep n-well), tied to their sources."""
+    well_capacitance: tuple[float, float] = (10e-15, 3e-15)
+    """Of such a well to its surroundings, F: fixed, and a unit; an estimate, since the kits' models leave it out."""
+    slope_per_unit: float = 1 / 6
+    offset_per_unit: float = 0.65
+    full_scale_per_mirror: float = 1.0
+    theta1_min: float = 0.1
+    theta1_max: float = 2.0
+    theta2_max: float = 2.0
+    full_scale_min: float = 0.5
+    clamp_share: float = 2e-3
+    """Current of the clamp at the turn-on point, over I_u: less leaks less and wakes up later."""
+
+    @property
+    def full_scale_max(self) -> float:
+        """The largest current of an edge anywhere in the box, I_u."""
+        return 2 * BOX * self.theta1_max + self.theta2_max
+
+    def range_text(self) -> str:
+        """What can be built, in words."""
+        return (
+            f"|θ1| from {self.theta1_min:g} to {self.theta1_max:g} or 0, θ2 up to {self.theta2_max:g}, and a largest "
+            f"current 4·|θ1| + θ2 of at least {self.full_scale_min:g} (edges of none at all need no cell)"
+        )
+
+
+def design_cell(pdk: Pdk) -> CellDesign:
+    """The cell in a process: widths follow I_u, and no device is smaller than the process draws it."""
+    op = pdk.operating
+    share = op.i0 / _REFERENCE_CURRENT
+
+    def fit(kind: DeviceKind, w: float, l: float) -> Geometry:  # noqa: E741
+        device = pdk.transistor(kind)
+        wide = min(max(w * share, device.width.min), device.width.max)
+        return Geometry(device.width.snap(wide), device.length.snap(min(max(l, device.length.min), device.length.max)))
+
+    return CellDesign(
+        v_unit=op.v0,
+        i_unit=op.i0,
+        v_cm=op.common_mode,
+        supply=op.supply,
+        v_ref=round(0.36 * op.supply, 2),
+        pair=fit("nmos", 1.0, 0.45),
+        tail=fit("nmos", 1.4, 8.0),
+        source=fit("pmos", 1.0, 4.0),
+        mirror=fit("pmos", 0.5, 1.0),
+        sink=fit("nmos", 0.4, 1.6),
+        cascode=fit("nmos", 0.75, 0.5),
+        clamp=fit("pmos", 0.75, 0.4),
+        gate_resistance=0.168 / op.i0,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class CellEdges:
+    """A network's edges as cells: arrays [n]. The current leaves ``source`` and enters ``target``; ``edge`` is the
+    trained edge that a cell is (part) of. ``cell`` is its row in the distinct ``theta1``, ``theta2`` [cells], of which
+    θ1 is not negative: ``swapped`` cells sense their two ends the other way round. ``idle`` are trained edges that
+    conduct nowhere in the box and have no cell."""
+
+    source: Ints
+    target: Ints
+    edge: Ints
+    cell: Ints
+    swapped: NDArray[np.bool_]
+    theta1: Floats
+    theta2: Floats
+    idle: Ints
+
+    def __len__(self) -> int:
+        return int(self.edge.size)
+
+
+_DIGITS = 6  # of θ: edges that differ less are one cell
+_SLACK = 1e-3  # of a limit: a network trained to the limit may lie beyond it by its rounding
+
+
+def cell_edges(edges: Edges) -> tuple[CellEdges, list[str]]:
+    """The cells that a phase's edges are, and why some of them cannot be any: reasons in words, all of them.
+
+    k·ReLU(θ·(v_s − v_d) + c) is one cell, drawn the other way round where k < 0; a conductance is two, back to back.
+    """
+    balanced = edges.b == -edges.a
+    usable = balanced & np.isin(edges.phi, (RELU, IDENTITY))
+    problems = []
+    for phi in np.unique(edges.phi[~np.isin(edges.phi, (RELU, IDENTITY))]):
+        at = np.flatnonzero(edges.phi == phi)
+        problems.append(f"{at.size} edges (first: {at[0]}) have the law {PHI_NAMES[phi]}; the rectifying cell is ReLU")
+    other = np.flatnonzero(~balanced)
+    if other.size:
+        problems.append(f"{other.size} edges (first: {other[0]}) do not depend on v_s − v_d alone")
+    row = np.flatnonzero(usable)
+    both = row[edges.phi[row] == IDENTITY]
+    edge = np.concatenate([row, both])
+    backward = np.arange(edge.size) >= row.size  # the second cell of a conductance: ReLU(−x) from d to s
+    gain, slope, offset = edges.k[edge], edges.a[edge], edges.c[edge]
+    sign = np.where((edges.phi[edge] == RELU) | ~backward, 1.0, -1.0)
+    turned = np.where(edges.phi[edge] == RELU, gain < 0, backward)
+    # A conductance's gain is part of its argument; a rectifier's only scales it.
+    scale = np.where(edges.phi[edge] == RELU, np.abs(gain), gain * sign)
+    theta1 = np.where(turned, -scale * slope, scale * slope)
+    theta2 = scale * offset
+    source = np.where(turned, edges.target[edge], edges.source[edge])
+    target = np.where(turned, edges.source[edge], edges.target[edge])
+    conducts = (2 * BOX * np.abs(theta1) + theta2 > 0) & (source != target)
+    idle = np.setdiff1d(row, edge[conducts])
+    pairs = np.round(np.stack([np.abs(theta1), theta2], axis=1)[conducts], _DIGITS)
+    distinct, cell = np.unique(pairs, axis=0, return_inverse=True)
+    found = CellEdges(
+        source[conducts].astype(np.int64),
+        target[conducts].astype(np.int64),
+        edge[conducts].astype(np.int64),
+        cell.reshape(-1).astype(np.int64),
+        (theta1 < 0)[conducts],
+        distinct[:, 0],
+        distinct[:, 1],
+        idle.astype(np.int64),
+    )
+    return found, problems
+
+
+def full_scale(theta1: Floats, theta2: Floats) -> Floats:
+    """The largest current in the box, I_u."""
+    return np.asarray(2 * BOX * np.abs(theta1) + theta2)
+
+
+def range_problems(design: CellDesign, theta1: Floats, theta2: Floats, names: Sequence[str]) -> list[str]:
+    """Which of the cells ``names`` cannot be built, each with the reason; empty if all can."""
+    a, fs = np.abs(theta1), full_scale(theta1, theta2)
+    least, most = 1 - _SLACK, 1 + _SLACK
+    checks = (
+        (
+            (a > 0) & (a < least * design.theta1_min),
+            f"|θ1| is below {design.theta1_min:g}, too long a resistor: prune it",
+        ),
+        (a > most * design.theta1_max, f"|θ1| is above {design.theta1_max:g}: use parallel edges"),
+        (theta2 > most * design.theta2_max, f"θ2 is above {design.theta2_max:g}: use parallel edges"),
+        (
+            fs < least * design.full_scale_min,
+            f"4·|θ1| + θ2 is below {design.full_scale_min:g}, lost in the corner: prune it",
+        ),
+    )
+    found: list[tuple[int, str]] = []
+    for bad, why in checks:
+        found += [(i, why) for i in np.flatnonzero(bad).tolist()]
+    return [f"{names[i]}: θ1 = {theta1[i]:g}, θ2 = {theta2[i]:g}: {why}" for i, why in sorted(found)]
+
+
+@dataclass(frozen=True, eq=False)
+class CellSizes:
+    """What is programmed into cells, arrays [n]: units ``k`` and ``mk``, the degeneration ``resistance`` [ohm] (inf: no
+    resistor, for θ1 = 0), the PMOS source's total width and the sink's output length [µm]. Not yet on any grid."""
+
+    k: Ints
+    mk: Ints
+    resistance: Floats
+    source_width: Floats
+    sink_length: Floats
+
+    def __len__(self) -> int:
+        return int(self.k.size)
+
+    def rows(self, rows: NDArray[np.int64]) -> CellSizes:
+        """Some of the cells."""
+        return CellSizes(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+def first_sizes(design: CellDesign, theta1: Floats, theta2: Floats) -> CellSizes:
+    """Sizes of cells (θ1 ≥ 0) from the ideal law of the cell: where calibration starts."""
+    hair = 1e-9  # θ1 = 1/2 is three units of 1/6, whatever the rounding
+    need = np.maximum(theta1 / design.slope_per_unit, theta2 / design.offset_per_unit)
+    k = np.maximum(1, np.ceil(need - hair)).astype(np.int64)
+    mk = np.maximum(1, np.ceil(full_scale(theta1, theta2) / design.full_scale_per_mirror - hair)).astype(np.int64)
+    with np.errstate(divide="ignore"):
+        total = design.v_unit / (design.i_unit * theta1)
+    return CellSizes(
+        k,
+        mk,
+        np.maximum(total - design.gate_resistance / k, 0.05 * design.gate_resistance / k),
+        design.source.w * (k - theta2),
+        np.full(k.size, design.sink.l),
+    )
+
+
+def snap_sizes(pdk: Pdk, sizes: CellSizes) -> tuple[CellSizes, list[list[str]]]:
+    """The sizes that can be drawn, and for each cell why the ones asked for cannot (empty where they can)."""
+    p, n, r = pdk.devices.pmos, pdk.devices.nmos, pdk.resistor
+    source = np.round(np.round(sizes.source_width / p.width.grid) * p.width.grid, 9)
+    length = np.round(np.round(sizes.sink_length / n.length.grid) * n.length.grid, 9)
+    low, high = sizes.k * p.width.min, sizes.k * p.width.max
+    shortest = r.resistance(r.length.min)
+    reasons: list[list[str]] = [[] for _ in range(len(sizes))]
+    for bad, what in (
+        (source < low, f"its PMOS source would be narrower than {p.width.min:g} µm a unit: θ2 is too large for it"),
+        (source > high, f"its PMOS source would be wider than {p.width.max:g} µm a unit: θ2 is too negative for it"),
+        (length < n.length.min, f"its sink would be shorter than {n.length.min:g} µm"),
+        (length > n.length.max, f"its sink would be longer than {n.length.max:g} µm"),
+        (sizes.resistance < shortest, f"its resistor would be below {shortest:.3g} ohm, the shortest that is drawn"),
+    ):
+        for i in np.flatnonzero(bad).tolist():
+            reasons[i].append(what)
+    return replace(
+        sizes,
+        resistance=np.maximum(sizes.resistance, shortest),
+        source_width=np.clip(source, low, high),
+        sink_length=np.clip(length, n.length.min, n.length.max),
+    ), reasons

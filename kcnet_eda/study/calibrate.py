@@ -1,0 +1,329 @@
+"""Edge cells measured in ngspice and corrected until each has the θ that it was asked for: a closed loop, cached."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcnet_eda.errors import BadDataError
+from kcnet_eda.export.mos_bench import PIN_FREQUENCY, render_calibration
+from kcnet_eda.export.pdk_deck import model_header
+from kcnet_eda.files import cache_dir, sha256_bytes, write_atomic
+from kcnet_eda.physical.calibration import TOLERANCE, Calibration, pack, unpack
+from kcnet_eda.physical.mos_cell import BOX, CellDesign, CellSizes, first_sizes, full_scale, snap_sizes
+from kcnet_eda.physical.pdk import Pdk
+from kcnet_eda.physical.relu_fit import box_points, fit_relu
+from kcnet_eda.progress import NoProgress, Progress
+from kcnet_eda.tools.pdk import Models, link_models
+from kcnet_eda.tools.rawfile import read_ac, read_sweep
+from kcnet_eda.tools.simulators import NGSPICE, explain
+
+Floats = NDArray[np.float64]
+
+_AIM = 0.003  # of full scale, what θ1 and θ2 are off at the box's edge: corrections stop here, at about the grid's step
+_PASSES = 9
+_POINTS, _CHECK_POINTS = (41, 5), (41, 9)
+_LARGEST_DECK = 128  # cells
+_TIMEOUT_S = 900.0
+MODELS_LINK = "models"  # what link_models calls them
+_LARGEST_STEP = 0.5  # of θ, in one correction
+_SMALLEST_MOVE = 2e-4  # of θ: smaller moves say nothing about a slope
+_SINK_SPREAD = 1.5  # the sink's output may become this much longer or shorter than its input
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """Currents out of s and into d in I_u [cells, points], all supply current [A, points], and pin capacitances."""
+
+    source: Floats
+    sink: Floats
+    supply: Floats
+    source_pin: Floats
+    target_pin: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Rig:
+    """Where and on what cells are measured. ``temperature`` [°C] and ``supply`` [V] are the kit's if None; cells are
+    drawn for the kit's supply in any case. ``seed`` draws mismatch, of which there is none if None."""
+
+    pdk: Pdk
+    design: CellDesign
+    models: Models
+    corner: str = "tt"
+    resistor_corner: str = "typ"
+    temperature: float | None = None
+    supply: float | None = None
+    seed: int | None = None
+
+    @property
+    def direct(self) -> bool:
+        """Whether the transistors' own models are placed, which is faster where a kit allows it."""
+        return self.seed is None and all(t.direct is not None for t in (self.pdk.devices.nmos, self.pdk.devices.pmos))
+
+    def header(self, folder: str, osdi: Sequence[str]) -> str:
+        """The deck's header with the models at ``folder``."""
+        return model_header(
+            self.pdk,
+            folder,
+            osdi,
+            corner=self.corner,
+            resistor_corner=self.resistor_corner,
+            temperature=self.temperature,
+            mismatch=self.seed is not None,
+            seed=self.seed or 1,
+            direct=self.direct,
+        )
+
+
+def calibrate(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress | None = None) -> Calibration:
+    """Size, measure and correct a cell for each (θ1 ≥ 0, θ2) of those that can be built
+    (:func:`kcnet_eda.physical.mos_cell.range_problems`).
+
+    A result is kept in the cache under the hash of all that determines it: kit, models, simulator, cell, θ.
+
+    Raises
+    ------
+    ToolFailedError, NotConvergedError, RunTimeoutError
+        The simulator gave no result; the message names its log.
+    """
+    progress = progress or NoProgress()
+    path = cache_dir() / "mos" / f"calibration-{_key(rig, theta1, theta2)}.npz"
+    if path.is_file():
+        return unpack(path.read_bytes())
+    done = _closed_loop(rig, np.asarray(theta1, float), np.asarray(theta2, float), progress)
+    write_atomic(path, pack(done))
+    return done
+
+
+def _key(rig: Rig, theta1: Floats, theta2: Floats) -> str:
+    sizes = snap_sizes(rig.pdk, first_sizes(rig.design, theta1[:1], theta2[:1]))[0]
+    deck = _deck(rig, (), sizes, theta1[:1], theta2[:1], _POINTS, capacitance=True)
+    settings = (TOLERANCE, _AIM, _PASSES, _POINTS, _CHECK_POINTS, _LARGEST_STEP, _SINK_SPREAD)
+    words = [deck, rig.pdk.model_dump_json(exclude={"file"}), rig.models.sha256, NGSPICE.version(), repr(settings)]
+    return sha256_bytes("\n".join([*words, repr(rig.design)]).encode() + theta1.tobytes() + theta2.tobytes())[:24]
+
+
+def _deck(
+    rig: Rig,
+    osdi: Sequence[str],
+    sizes: CellSizes,
+    theta1: Floats,
+    theta2: Floats,
+    points: tuple[int, int],
+    capacitance: bool,
+) -> str:
+    return render_calibration(
+        rig.pdk,
+        rig.design,
+        rig.header(MODELS_LINK, osdi),
+        sizes,
+        list(zip(theta1.tolist(), theta2.tolist(), strict=True)),
+        points=points,
+        capacitance=capacitance,
+        direct=rig.direct,
+        supply=rig.supply,
+    )
+
+
+def measure(rig: Rig, known: Calibration) -> Calibration:
+    """Cells as they were calibrated, measured where ``rig`` says (another corner, temperature, supply or draw of
+    mismatch), nothing corrected. Not cached.
+
+    Raises
+    ------
+    ToolFailedError, NotConvergedError, RunTimeoutError
+        The simulator gave no result; the message names its log.
+    """
+    return _checked(rig, known.theta1, known.theta2, known.sizes, [[] for _ in known.reason], known.passes)
+
+
+def _closed_loop(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress) -> Calibration:
+    """Broyden's method on each cell by itself: what is asked of R and of the source's width against what is fitted."""
+    n, design = theta1.size, rig.design
+    wanted, span = np.stack([theta1, theta2], axis=1), full_scale(theta1, theta2)
+    at_edge = np.array([2 * BOX, 1.0])  # what an error of θ1, of θ2 makes of the current where it is largest
+    allowed = np.minimum(_AIM * span[:, None] / at_edge, TOLERANCE / 2)
+    sizes, reasons = snap_sizes(rig.pdk, first_sizes(design, theta1, theta2))
+    asked = _asked(design, sizes)
+    slope = np.tile(np.eye(2), (n, 1, 1))
+    best, best_error, best_reasons = sizes, np.full(n, np.inf), reasons
+    last_asked, last_fit = np.full((n, 2), np.nan), np.full((n, 2), np.nan)
+    due = np.arange(n)
+    x, _, weight = box_points(*_POINTS)
+    passes = 0
+    with progress.stage(f"calibration of {n} cells", n) as advance:
+        while passes < _PASSES and due.size:
+            passes += 1
+            found = _measure(rig, sizes.rows(due), theta1[due], theta2[due], _POINTS, capacitance=False)
+            mean = (found.source + found.sink) / 2
+            fit = np.stack(fit_relu(x, weight, mean, theta1[due], theta2[due]), axis=1)
+            ratio = _ratio(weight, found)
+            error = (np.abs(fit - wanted[due]) / allowed[due]).max(axis=1)
+            better = error < best_error[due]
+            best = _put(best, due[better], sizes.rows(due[better]))
+            best_error[due[better]] = error[better]
+            best_reasons = [reasons[i] if better_i else best_reasons[i] for i, better_i in _flags(n, due, better)]
+            slope[due] = _broyden(slope[due], asked[due] - last_asked[due], fit - last_fit[due])
+            last_asked[due], last_fit[due] = asked[due], fit
+            left = (error > 1.0) | (np.abs(ratio - 1) > _AIM)
+            advance(int((~left).sum()))
+            due, fit, ratio = due[left], fit[left], ratio[left]
+            step = np.linalg.solve(slope[due], (wanted[due] - fit)[:, :, None])[:, :, 0]
+            asked[due] += np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
+            corrected = _sizes_for(design, asked[due], sizes.rows(due), ratio)
+            snapped, said = snap_sizes(rig.pdk, corrected)
+            sizes = _put(sizes, due, snapped)
+            for i, text in zip(due.tolist(), said, strict=True):
+                reasons[i] = text
+            asked[due] = _asked(design, snapped)
+        advance(int(due.size))
+    return _checked(rig, theta1, theta2, best, best_reasons, passes)
+
+
+def _flags(n: int, rows: NDArray[np.int64], flags: NDArray[np.bool_]) -> list[tuple[int, bool]]:
+    whole = np.zeros(n, dtype=bool)
+    whole[rows] = flags
+    return list(enumerate(whole.tolist()))
+
+
+def _put(sizes: CellSizes, rows: NDArray[np.int64], new: CellSizes) -> CellSizes:
+    """``sizes`` with some rows replaced."""
+    columns = []
+    for f in fields(CellSizes):
+        column = getattr(sizes, f.name).copy()
+        column[rows] = getattr(new, f.name)
+        columns.append(column)
+    return CellSizes(*columns)
+
+
+def _asked(design: CellDesign, sizes: CellSizes) -> Floats:
+    """The (θ1, θ2) [n, 2] that sizes stand for by the cell's ideal law."""
+    total = sizes.resistance + design.gate_resistance / sizes.k
+    return np.stack([design.v_unit / (design.i_unit * total), sizes.k - sizes.source_width / design.source.w], axis=1)
+
+
+def _sizes_for(design: CellDesign, asked: Floats, before: CellSizes, ratio: Floats) -> CellSizes:
+    constant = np.isinf(before.resistance)
+    theta1 = np.maximum(asked[:, 0], 1e-3 * design.theta1_min)
+    resistance = design.v_unit / (design.i_unit * theta1) - design.gate_resistance / before.k
+    low, high = design.sink.l / _SINK_SPREAD, design.sink.l * _SINK_SPREAD
+    return CellSizes(
+        before.k,
+        before.mk,
+        np.where(constant, np.inf, resistance),
+        design.source.w * (before.k - asked[:, 1]),
+        np.clip(before.sink_length * ratio, low, high),
+    )
+
+
+def _ratio(weight: Floats, found: _Measured) -> Floats:
+    """What leaves s over what enters d, least squares, [cells]; 1 where nothing flows."""
+    top, bottom = (found.source * found.sink * weight).sum(1), (found.sink**2 * weight).sum(1)
+    return np.asarray(np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), 1.0))
+
+
+def _broyden(slope: Floats, moved: Floats, changed: Floats) -> Floats:
+    """The slopes [n, 2, 2] after a move [n, 2] changed the fit [n, 2]; the same where there was no move to speak of."""
+    size = (moved**2).sum(axis=1)
+    told = np.isfinite(changed).all(axis=1) & (size > _SMALLEST_MOVE**2)
+    moved, changed = np.where(told[:, None], moved, 0.0), np.where(told[:, None], changed, 0.0)
+    off = changed - (slope @ moved[:, :, None])[:, :, 0]
+    new = slope + off[:, :, None] * moved[:, None, :] / np.where(told, size, 1.0)[:, None, None]
+    usable = np.abs(np.linalg.det(new)) > 0.05  # a slope that no longer tells the two apart is not believed
+    return np.asarray(np.where((told & usable)[:, None, None], new, slope))
+
+
+def _checked(
+    rig: Rig, theta1: Floats, theta2: Floats, sizes: CellSizes, reasons: list[list[str]], passes: int
+) -> Calibration:
+    """Measure what was arrived at, on a finer grid."""
+    x, _, weight = box_points(*_CHECK_POINTS)
+    found = _measure(rig, sizes, theta1, theta2, _CHECK_POINTS, capacitance=True)
+    fitted1, fitted2 = fit_relu(x, weight, (found.source + found.sink) / 2, theta1, theta2)
+    ideal = np.maximum(theta1[:, None] * x + theta2[:, None], 0)
+    errors = np.abs(np.stack([found.source - ideal, found.sink - ideal]))
+    off = (x == x.min()) & np.ones((theta1.size, 1), dtype=bool)
+    currents = np.maximum(np.abs(found.source), np.abs(found.sink))
+    leakage = np.where(off, currents, 0).max(axis=1) * rig.design.i_unit
+    miss = np.maximum(np.abs(fitted1 - theta1), np.abs(fitted2 - theta2))
+    said = []
+    for i, text in enumerate(reasons):
+        if miss[i] <= TOLERANCE:
+            said.append("")
+        else:
+            why = "; ".join(text) or "the loop did not settle"
+            said.append(f"θ fitted as ({fitted1[i]:.4f}, {fitted2[i]:.4f}), off by {miss[i]:.4f}: {why}")
+    share = (sizes.k + 0.0) / sizes.k.sum()
+    return Calibration(
+        theta1,
+        theta2,
+        sizes,
+        fitted1,
+        fitted2,
+        errors.max(axis=(0, 2)),
+        np.sqrt((errors**2 * weight).sum(axis=2)).max(axis=0),
+        np.where(theta2 < 4 * theta1, leakage, np.nan),
+        np.abs(found.source - found.sink).max(axis=1) / full_scale(theta1, theta2),
+        _pin(found.source_pin, theta1, theta2, sizes),
+        _pin(found.target_pin, theta1, theta2, sizes),
+        share * float((found.supply * weight).sum()),
+        tuple(said),
+        passes,
+    )
+
+
+def _pin(measured: Floats, theta1: Floats, theta2: Floats, sizes: CellSizes) -> Floats:
+    """Capacitance of a pin, F [cells]. That of a cell which is still on where it was measured holds its transfer's lag
+    too; it gets the median of the others, a unit, times its units (nothing is subtracted where there are no others)."""
+    clean = (theta2 < 2 * BOX * theta1) | (theta1 == 0)
+    a_unit = float(np.median((measured / sizes.k)[clean])) if clean.any() else 0.0
+    return np.asarray(np.where(clean, measured, a_unit * sizes.k))
+
+
+def _measure(
+    rig: Rig, sizes: CellSizes, theta1: Floats, theta2: Floats, points: tuple[int, int], *, capacitance: bool
+) -> _Measured:
+    parts = []
+    for start in range(0, len(sizes), _LARGEST_DECK):
+        rows = np.arange(start, min(start + _LARGEST_DECK, len(sizes)))
+        parts.append(_sweep(rig, sizes.rows(rows), theta1[rows], theta2[rows], points, capacitance))
+    return _Measured(
+        np.concatenate([p.source for p in parts]),
+        np.concatenate([p.sink for p in parts]),
+        np.sum([p.supply for p in parts], axis=0),
+        np.concatenate([p.source_pin for p in parts]),
+        np.concatenate([p.target_pin for p in parts]),
+    )
+
+
+def _sweep(
+    rig: Rig, sizes: CellSizes, theta1: Floats, theta2: Floats, points: tuple[int, int], capacitance: bool
+) -> _Measured:
+    """Run one deck; its folder stays only where it failed."""
+    n = len(sizes)
+    folder = Path(tempfile.mkdtemp(prefix="kcnet-cells-"))
+    path = folder / "cells.sp"
+    path.write_text(_deck(rig, link_models(rig.models, folder)[1], sizes, theta1, theta2, points, capacitance))
+    done = NGSPICE.run(path, folder / "log.txt", _TIMEOUT_S)
+    if not (folder / "sweep.raw").is_file():
+        raise explain(done)
+    pins = [f"i(v{pin}{i})" for pin in "sd" for i in range(n)]
+    x, _, _ = box_points(*points)
+    swept, values = read_sweep(folder / "sweep.raw", [*pins, "i(vvdd)"], float(x[-1]))
+    if swept.size != x.size:
+        raise BadDataError(f"{folder / 'sweep.raw'}: has {swept.size} points, not {x.size}")
+    pin_c = np.full((2, n), np.nan)
+    if capacitance:
+        for at, pin in enumerate("sd"):
+            current = read_ac(folder / f"pin_{pin}.raw", pins[at * n : (at + 1) * n])
+            pin_c[at] = current.imag / (2 * np.pi * PIN_FREQUENCY)
+    shutil.rmtree(folder)
+    i_unit = rig.design.i_unit
+    return _Measured(values[:, :n].T / i_unit, -values[:, n : 2 * n].T / i_unit, -values[:, -1], pin_c[0], pin_c[1])

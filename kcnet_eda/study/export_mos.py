@@ -1,0 +1,117 @@
+"""``kcnet export --level mos``: a network as calibrated transistor cells of a process, and the bundle of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcnet_eda.errors import InvalidInputError
+from kcnet_eda.export.bundle import DEFAULT_ERROR, Bundle, choose_settings, write_bundle
+from kcnet_eda.export.circuit import build_circuit, require_exportable
+from kcnet_eda.export.mos_netlist import MosCircuit
+from kcnet_eda.export.testbench import ORDERS, SolverSettings
+from kcnet_eda.network.graph import Network
+from kcnet_eda.network.store import load_network, network_path
+from kcnet_eda.physical.audit import voltage_ranges
+from kcnet_eda.physical.mos_cell import BOX, CellDesign, CellEdges, cell_edges, design_cell, range_problems
+from kcnet_eda.physical.pdk import Pdk, load_pdk
+from kcnet_eda.physical.scaling import Scaling, resolve
+from kcnet_eda.progress import Progress
+from kcnet_eda.study.calibrate import Rig, calibrate
+from kcnet_eda.tools.pdk import prepare
+from kcnet_eda.units import parse_si
+
+Floats = NDArray[np.float64]
+
+#: Seconds of a model unit of time, if nothing else is asked for: some fifty times the cells' lag.
+DEFAULT_T_UNIT = 300e-9
+_STEPS_A_UNIT = 50  # the longest step is this part of a model unit of time
+
+
+def export_mos(
+    network: str | Path,
+    out: Path,
+    *,
+    pdk: str | Path,
+    models: Path | None = None,
+    c: str | float | None = None,
+    t_unit: str | float | None = None,
+    error: float = DEFAULT_ERROR,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Size and calibrate a cell for every edge of a network in the process ``pdk`` (a shipped kit's name or a YAML
+    file), and write the bundle to the folder ``out``.
+
+    Voltages, currents and the common mode are the kit's; ``c`` or ``t_unit`` sets the speed (T_u is 300 ns if neither
+    is given). ``error`` is the simulator's local error, not the circuit's. ``models`` is a folder that has the kit's
+    models, if they are not where the kit's file says.
+
+    Raises
+    ------
+    InvalidInputError
+        Edges cannot be built in this process: all of them are listed, and nothing is written.
+    KcnetError
+        The kit's models are not on this machine, or a tool failed.
+    """
+    net = load_network(network_path(network))
+    kit = load_pdk(pdk)
+    design = design_cell(kit)
+    scaling = _scaling(design, c, t_unit)
+    require_exportable(net, "mos")
+    edges = buildable(net, kit, design)
+    _, examples = choose_settings(net, error)
+    circuit = build_circuit(net, scaling, (), None, "mos")
+    rig = Rig(kit, design, prepare(kit, models))
+    found = calibrate(rig, edges.theta1, edges.theta2, progress)
+    mos = MosCircuit(circuit, kit, design, edges, found, rig.direct, _warnings(net, examples.x0))
+    failed = found.out_of_reach
+    problems = [
+        f"{mos.cell_names[i]} (θ1 = {found.theta1[i]:g}, θ2 = {found.theta2[i]:g}): {found.reason[i]}" for i in failed
+    ]
+    problems += mos.capacitance_problems()
+    if problems:
+        raise InvalidInputError(
+            f"network {net.name!r} in {kit.name}", problems, "Train within the cell's range, or raise --c or --t-unit."
+        )
+    return write_bundle(out, net, circuit, {"ngspice": mos_settings(net, error)}, examples, None, mos)
+
+
+def mos_settings(net: Network, error: float) -> SolverSettings:
+    """Solver settings of the MOS level: steps by local error, and none longer than a part of a unit of time."""
+    return SolverSettings(error, max(1, round(_STEPS_A_UNIT * net.duration)), ORDERS["ngspice"], adaptive=True)
+
+
+def buildable(net: Network, kit: Pdk, design: CellDesign) -> CellEdges:
+    """The network's edges as cells; :class:`InvalidInputError` lists every edge that cannot be one, with the reason."""
+    edges, problems = cell_edges(net.phases[0].edges)
+    names = [f"edge {edges.edge[np.flatnonzero(edges.cell == i)[0]]}" for i in range(edges.theta1.size)]
+    problems += range_problems(design, edges.theta1, edges.theta2, names)
+    if not len(edges) and not problems:
+        problems.append("no edge conducts anywhere in the box")
+    if problems:
+        raise InvalidInputError(
+            f"network {net.name!r} in {kit.name}", problems, f"The cell can do {design.range_text()}."
+        )
+    return edges
+
+
+def _scaling(design: CellDesign, c: str | float | None, t_unit: str | float | None) -> Scaling:
+    seconds = None if t_unit is None else parse_si(t_unit)
+    if c is None:
+        c = (seconds if seconds is not None else DEFAULT_T_UNIT) * design.i_unit / design.v_unit
+    return resolve(c=parse_si(c), v_unit=design.v_unit, i_unit=design.i_unit, t_unit=seconds, v_cm=design.v_cm)
+
+
+def _warnings(net: Network, x0: Floats) -> tuple[str, ...]:
+    low, high = voltage_ranges(net, x0)[0]
+    reach = np.maximum(-low, high)
+    outside = np.flatnonzero(reach > BOX)
+    if not outside.size:
+        return ()
+    worst = int(outside[np.argmax(reach[outside])])
+    return (
+        f"{outside.size} nodes leave the ±{BOX:g} units that cells are made for, over the examples and a margin of a "
+        f"tenth: {net.node_names[worst]} reaches {reach[worst]:.2f}",
+    )

@@ -1,0 +1,123 @@
+"""What a bundle gives a designer to check by hand: the README's commands typed, pictures and symbol read back."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import warnings
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from test_mos import RING
+
+from kcnet_eda import api
+from kcnet_eda.errors import ToolFailedError
+from kcnet_eda.network.store import save_network
+from kcnet_eda.physical.pdk import load_pdk
+from kcnet_eda.tools.locate import find_ngspice
+from kcnet_eda.tools.pdk import prepare
+
+
+@pytest.fixture(scope="module", params=["generic180", "gf180mcu"])
+def bundle(request, tmp_path_factory):
+    """A bundle of a ring of six edges, run once by its run.sh."""
+    if request.param != "generic180":
+        try:
+            api.pdk_install(request.param)
+        except ToolFailedError as error:
+            warnings.warn(f"NO REAL PROCESS KIT WAS TESTED: {error}", stacklevel=1)
+            pytest.skip(f"NOT TESTED: the models of {request.param} cannot be fetched: {error}")
+    models = prepare(load_pdk(request.param))
+    folder = tmp_path_factory.mktemp(request.param)
+    save_network(RING, folder / "ring.kcnet")
+    found = api.export(folder / "ring.kcnet", folder / "bundle", level="mos", pdk=request.param)
+    env = {**os.environ, "MODELS": str(models.folder), "NGSPICE": str(find_ngspice())}
+    done = subprocess.run(["./run.sh"], cwd=found.path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return found
+
+
+def blocks(bundle, language):
+    """The README's code of a language, in its section on checks by hand."""
+    text = (bundle.path / "README.md").read_text()
+    section = text.split("## Check by hand in ngspice")[1].split("\n## ")[0]
+    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
+
+
+def number(output, name):
+    """The last value that ngspice printed under a name."""
+    return float(re.findall(rf"^{re.escape(name)} = (\S+)", output, re.MULTILINE)[-1])
+
+
+def at_a_terminal(program, typed, folder):
+    """What a shell ``program`` says when text is typed to it: ngspice has its prompt only at a terminal."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        os.execvpe("sh", ["sh", "-e", "-c", program], {**os.environ, "TERM": "dumb", "HOME": str(folder.parent)})
+    os.write(terminal, typed.encode())
+    said = b""
+    with contextlib.suppress(OSError):  # the terminal closes when the program ends
+        while select.select([terminal], [], [], 60)[0] and (more := os.read(terminal, 4096)):
+            said += more
+    with contextlib.suppress(ProcessLookupError):  # if it hangs
+        os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    os.close(terminal)
+    return said.decode().replace("\r", "")
+
+
+def test_the_commands_work_as_typed(bundle):
+    (shell,) = blocks(bundle, "sh")
+    typed = "".join(blocks(bundle, "spice"))
+    assert "ngspice -n ../testbench/cell.sp" in shell
+    said = at_a_terminal(shell.replace("&& ngspice", f"&& '{find_ngspice()}'"), typed, bundle.path)
+    # without a display ngspice says that it has none
+    assert not re.search(r"error(?!: \(external\)  no graphics)|no such|can't|unknown|failed", said, re.I), said
+    rows = list(csv.DictReader((bundle.path / "netlist" / "edge_map.csv").open()))
+    kind = re.search(r"\^\\\.subckt (\S+) /", shell)[1]
+    row = next(r for r in rows if r["cell"] == kind)
+    # Two points of a curve against a fit to all of it: the cell's error is some per cent of full scale.
+    assert number(said, "theta1") == pytest.approx(abs(float(row["fitted_theta1"])), rel=0.04)
+    assert number(said, "theta2") == pytest.approx(float(row["fitted_theta2"]), abs=0.1)
+    assert abs(number(said, "i_off")) < 5e-9
+    assert 0 < number(said, "unequal") < 0.05
+    assert 0.5e-15 < number(said, "c_pin") < 100e-15
+    assert 0.3 < number(said, "v(vbn)") < 1.5
+    ends = {r["net"]: float(r["volts"]) for r in csv.DictReader((bundle.path / "expected" / "final.csv").open())}
+    for net in (bundle.circuit.nets[n] for n in bundle.network.readout[:3]):
+        assert number(said, f"v({net})[ends]") == pytest.approx(ends[net], abs=0.03)
+
+
+def test_pictures_are_svg_and_name_every_device(bundle):
+    netlist = (bundle.path / "netlist" / "ring.sp").read_text() + (bundle.path / "netlist" / "periphery.sp").read_text()
+    readme = (bundle.path / "README.md").read_text()
+    assert "schematic/kc_edge.svg" in readme
+    for picture, cell in (("kc_edge", "kc_edge_0"), ("kc_bias",) * 2, ("kc_write",) * 2, ("kc_read",) * 2):
+        tree = ElementTree.parse(bundle.path / "schematic" / f"{picture}.svg")
+        words = set("\n".join(tree.getroot().itertext()).split())
+        body = re.search(rf"\.subckt {cell} .*?\.ends", netlist, re.DOTALL)[0]
+        devices = {re.sub(r"^(src|deg|amp|ref)\d+$", r"\1", name) for name in re.findall(r"^[xmnr](\S+)", body, re.M)}
+        missing = {name for name in devices if name not in words and f"{name}:" not in words}
+        assert devices and not missing, (picture, missing)
+
+
+def test_the_symbol_has_the_netlists_pins_in_order(bundle):
+    symbol = (bundle.path / "schematic" / "kc_edge.sym").read_text()
+    pins = re.findall(r"^B 5 (\S+) (\S+) (\S+) (\S+) \{name=(\w+) dir=\w+\}", symbol, re.MULTILINE)
+    netlist = (bundle.path / "netlist" / "ring.sp").read_text()
+    cell = re.search(r"template=.* cell=(\S+) theta1=(\S+) theta2=([^\s\"]+)", symbol)
+    subcircuit = re.search(rf"^\.subckt {cell[1]} (.*)$", netlist, re.MULTILINE)
+    assert [p[4] for p in pins] == subcircuit[1].split()
+    middles = np.array([[float(a) + float(c), float(b) + float(d)] for a, b, c, d, _ in pins]) / 2
+    assert (middles % 10 == 0).all()  # on xschem's grid
+    assert len({tuple(m) for m in middles}) == len(pins)
+    assert 'format="@name @pinlist @cell"' in symbol
+    assert symbol.count("{") == symbol.count("}")
