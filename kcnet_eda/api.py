@@ -6,25 +6,24 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kcnet_eda.errors import InvalidInputError, KcnetError
-from kcnet_eda.export.bundle import Bundle
-from kcnet_eda.export.bundle import export as _export
-from kcnet_eda.export.trace import trace
 from kcnet_eda.progress import NoProgress, Progress
-from kcnet_eda.report.write import report
-from kcnet_eda.study.both import simulate_both
-from kcnet_eda.study.characterize import characterize
-from kcnet_eda.study.export_mos import export_mos
-from kcnet_eda.study.import_network import import_network as import_
-from kcnet_eda.study.simulate import simulate as _simulate
-from kcnet_eda.tools.doctor import doctor
-from kcnet_eda.tools.openvaf import compile  # named as the verb is
-from kcnet_eda.tools.pdk import pdk_list
-from kcnet_eda.tools.pdk_check import pdk_check
-from kcnet_eda.tools.pdk_install import pdk_install
+
+if TYPE_CHECKING:
+    from kcnet_eda.export.bundle import Bundle
+    from kcnet_eda.export.trace import trace
+    from kcnet_eda.report.write import report
+    from kcnet_eda.study.characterize import characterize
+    from kcnet_eda.study.import_network import import_network as import_
+    from kcnet_eda.tools.doctor import doctor
+    from kcnet_eda.tools.openvaf import compile  # named as the verb is
+    from kcnet_eda.tools.pdk import pdk_list
+    from kcnet_eda.tools.pdk_check import pdk_check
+    from kcnet_eda.tools.pdk_install import pdk_install
 
 __all__ = [
     "characterize",
@@ -41,6 +40,27 @@ __all__ = [
     "trace",
     "train",
 ]
+
+#: Where the verbs that need nothing around them live. Each is loaded when it is first asked for: a verb does not wait
+#: for what only others use.
+_HOMES = {
+    "characterize": "study.characterize:characterize",
+    "compile": "tools.openvaf:compile",
+    "doctor": "tools.doctor:doctor",
+    "import_": "study.import_network:import_network",
+    "pdk_check": "tools.pdk_check:pdk_check",
+    "pdk_install": "tools.pdk_install:pdk_install",
+    "pdk_list": "tools.pdk:pdk_list",
+    "report": "report.write:report",
+    "trace": "export.trace:trace",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, function = _HOMES[name].partition(":")
+    return getattr(import_module(f"kcnet_eda.{module}"), function)
 
 
 def export(
@@ -61,11 +81,14 @@ def export(
     InvalidInputError
         The network, the level or an option cannot be used; nothing is written then.
     """
+    from kcnet_eda.export.bundle import export as export_bundle
+    from kcnet_eda.study.export_mos import export_mos
+
     given = {name: value for name, value in options.items() if value is not None}
     if level != "mos":
         if pdk is not None:
             raise InvalidInputError(f"--pdk {pdk}", [f"has no meaning at the {level} level"], "Add --level mos.")
-        return _export(network, out, level=level, **given)
+        return export_bundle(network, out, level=level, **given)
     if pdk is None:
         raise InvalidInputError(
             "--level mos", ["needs a process kit"], "Name one with --pdk; 'kcnet pdk list' has them."
@@ -83,11 +106,15 @@ def export(
 def simulate(target: str | Path, out: Path, **options: Any) -> dict[str, Any]:
     """:func:`kcnet_eda.study.simulate.simulate`, or, with ``simulator="both"``,
     :func:`kcnet_eda.study.both.simulate_both`; and the run's ``report.html``. Returns the record."""
+    from kcnet_eda.report.write import report
+    from kcnet_eda.study.both import simulate_both
+    from kcnet_eda.study.simulate import simulate as simulate_one
+
     if options.get("simulator") == "both":
         record = simulate_both(target, out, **{k: v for k, v in options.items() if k != "simulator"})
         report(out / "vacask")
     else:
-        record = _simulate(target, out, **options)
+        record = simulate_one(target, out, **options)
     report(out)
     return record
 

@@ -41,6 +41,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         The file is missing, over 64 KiB, not YAML, not a mapping, nested beyond reason, or uses anchors.
     """
     where = str(path)
+    if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
+        raise InvalidInputError(where, ["is not a regular file"])
     try:
         with path.open("rb") as stream:
             raw = stream.read(_LARGEST_YAML + 1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+_MOST_SHOWN = 25  # problems in a message; all of them are in the exception
+
 
 class KcnetError(Exception):
     """Base of every error that is the user's to mend; the command line prints it and exits with 1."""
@@ -18,7 +20,9 @@ class InvalidInputError(KcnetError):
         head = f"{where}: {problems[0]}" if len(problems) == 1 else f"{where}: {len(problems)} problems"
         lines = [head]
         if len(problems) > 1:
-            lines += [f"  - {p}" for p in problems]
+            lines += [f"  - {p}" for p in problems[:_MOST_SHOWN]]
+            if len(problems) > _MOST_SHOWN:
+                lines.append(f"  - and {len(problems) - _MOST_SHOWN} more")
         if remedy:
             lines.append(f"  {remedy}")
         super().__init__("\n".join(lines))

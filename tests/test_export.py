@@ -1,6 +1,7 @@
 """What the designer receives: readable, traceable, checked before it is written, and running without Python."""
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -285,6 +286,23 @@ def test_run_sh_passes_on_what_was_exported_and_fails_on_what_was_changed(tmp_pa
     netlist.write_text(re.sub(r"\bn3\b", "nx", exported))
     gone = run_sh(bundle)
     assert gone.returncode == 1 and "PASS" not in gone.stdout
+
+
+def test_run_sh_judges_no_label_that_is_not_meant_or_not_decided(tmp_path, saved):
+    """Two outputs closer than twice the tolerance: the label may be either. Outputs that are coordinates have none."""
+    rows = [(1, 2, 1.0, -1.0, 0.0, 1.0, RELU), (1, 3, 1.00001, -1.00001, 0.0, 1.0, RELU)]
+    net = make_network(rows, 4, inputs=[1], readout=[2, 3], examples=[[1.0], [0.2]])
+    export(saved(net), tmp_path / "tie", lower="none")
+    netlist = tmp_path / "tie" / "netlist" / "small.sp"
+    netlist.write_text(netlist.read_text().replace("gs=1.00001 gd=-1.00001", "gs=0.99999 gd=-0.99999"))
+    tie = run_sh(tmp_path / "tie")
+    assert tie.returncode == 0 and "label 0 (expected 1)" in tie.stdout, tie.stdout + tie.stderr
+    points = dataclasses.replace(net, record={"imported": {"test_bench": "twomoon"}})
+    save_network(points, tmp_path / "points.kcnet")
+    export(tmp_path / "points.kcnet", tmp_path / "points")
+    ran = run_sh(tmp_path / "points")
+    assert ran.returncode == 0 and "label" not in ran.stdout and "PASS" in ran.stdout
+    assert "names the answer" not in (tmp_path / "points" / "README.md").read_text()
 
 
 def test_run_sh_never_passes_on_an_old_result(tmp_path, saved, fake_program):

@@ -352,7 +352,7 @@ def test_data_that_do_not_fit(kcnet, small):
     code, _, err = kcnet(
         "simulate", small / "net.kcnet", "--data", small / "data.npz", "--out", small / "run2", "--simulator", "spectre"
     )
-    assert code == 1 and "ngspice or vacask" in err
+    assert code == 1 and "ngspice, vacask, both or engine" in err
     code, _, err = kcnet("export")
     assert code == 1 and "Missing argument" in err
 

@@ -9,7 +9,7 @@ from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.lowering.devices import gated
 from kcnet_eda.lowering.passes import lower, parse_passes
 from kcnet_eda.network.graph import Edges, Phase
-from kcnet_eda.network.laws import IDENTITY, RELU
+from kcnet_eda.network.laws import IDENTITY, RELU, TANH
 
 PHI = {"relu": lambda y: max(y, 0), "leaky_relu": lambda y: max(y, 0.01 * y), "identity": lambda y: y}
 WAYS = [(), ("merge",), ("fold",), ("merge", "fold"), ("drop",), ("merge", "drop", "fold")]
@@ -131,3 +131,12 @@ def test_passes_are_named_or_refused():
     assert parse_passes("fold, merge") == ("merge", "fold")
     with pytest.raises(InvalidInputError, match="'melt' is no pass"):
         parse_passes("merge,melt")
+
+
+def test_edges_of_both_directions_become_one_device_whatever_their_law():
+    rows = [(1, 2, 1.1, -0.4, 0.2, 0.7, TANH), (2, 1, 0.6, 0.3, -0.1, 1.2, TANH), (1, 2, 0.5, 0.8, 0.1, 1.0, RELU)]
+    net = make_network(rows, 3)
+    lowered = lower(net.phases[0], ("merge",))
+    assert sorted((t.kind, len(t)) for t in lowered.tables) == [("relu", 1), ("tanh", 1)]
+    (tanh,) = (t for t in lowered.tables if t.kind == "tanh")
+    assert (tanh.source[0], tanh.target[0], tanh.shape.terms) == (2, 1, 2)

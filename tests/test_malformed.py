@@ -191,3 +191,26 @@ def test_a_damaged_byte_never_gives_more_than_an_error(seed, tmp_path):
         raw[place] = rng.integers(256)
     with contextlib.suppress(InvalidInputError):
         read_published(write(tmp_path, config(), bytes(raw)))
+
+
+def test_tensors_that_share_their_values_are_counted_before_they_are_copied(tmp_path):
+    whole = torch.zeros(1_000_000)
+    folder = write(tmp_path / "net", config(), {f"t{i}": whole for i in range(10_000)})
+    started = time.monotonic()
+    with pytest.raises(InvalidInputError, match="they share their values"):
+        read_published(folder)
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "model.pth"])
+def test_a_pipe_is_not_waited_for(name, tmp_path):
+    folder = write(tmp_path / "net", config(), params(24))
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(InvalidInputError, match="not a regular file"):
+        read_published(folder)
+
+
+def test_a_message_shows_the_first_problems_and_counts_the_rest():
+    error = InvalidInputError("x", [f"problem {i}" for i in range(100)])
+    assert len(error.problems) == 100 and "100 problems" in str(error) and "and 75 more" in str(error)

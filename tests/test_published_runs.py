@@ -101,6 +101,6 @@ def test_a_run_says_when_nodes_leave_the_range_of_dropped_edges(tmp_path, genera
         x = scale * load_network(generative).examples
         np.savez(tmp_path / "d.npz", x=x)
         out = tmp_path / f"r{scale:g}"
-        found = simulate(tmp_path / "b", out, data=str(tmp_path / "d.npz"), simulator="engine")["outside_range"]
+        found = simulate(tmp_path / "b", out, data=str(tmp_path / "d.npz"))["outside_range"]
         assert (found["nodes"] > 0) == nodes and (found["by"] > 0) == nodes
         assert ("leave the voltage range" in (out / "report.html").read_text()) == nodes

@@ -395,7 +395,15 @@ def _finish(record: dict[str, Any], out: Path) -> None:
                 f"{side} accuracy",
                 f"{100 * p['value']:.2f} % ({p['count']}/{p['n']}; 95 %: {100 * low:.2f}–{100 * high:.2f} %)",
             )
-    table.add_row("label agreement", f"{agreement['count']}/{s['n']}, {len(agreement['undecidable'])} undecidable")
+    if record["two_sample"]:
+        two = record["two_sample"]
+        table.add_row(
+            "energy distance",
+            f"circuit to software {two['circuit_to_software']:.1e} from the same points; between two draws of the "
+            f"software {two['software_to_other_software']:.1e}",
+        )
+    else:
+        table.add_row("label agreement", f"{agreement['count']}/{s['n']}, {len(agreement['undecidable'])} undecidable")
     table.add_row(
         "largest error",
         f"{contract['reached']:.1e} of the range"
@@ -424,6 +432,14 @@ def _finish(record: dict[str, Any], out: Path) -> None:
     table.add_row("total current", f"{format_si(record['audit']['total_current_peak'], 'A', 3)} at most")
     table.add_row("simulated with", f"{s['simulator_version']}, {s['wall_s']:.1f} s in all")
     _out.print(table)
+    outside = record["outside_range"]
+    if outside and outside["nodes"]:
+        _err.print(
+            f"warning: {outside['nodes']} nodes leave the voltage range within which dropping edges is exact "
+            f"({escape(outside['worst_net'])} by {format_si(outside['by'] * record['scaling']['v_unit'], 'V', 3)})",
+            style="bold yellow",
+            soft_wrap=True,
+        )
     _out.print(f"report: {out / 'report.html'}", soft_wrap=True)
     if s["failed_runs"]:
         _err.print(

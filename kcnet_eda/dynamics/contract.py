@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.dynamics.engine import covered
+from kcnet_eda.dynamics.engine import Evolution, covered, with_examples
 from kcnet_eda.dynamics.reference import smallest_error
 from kcnet_eda.dynamics.solvers import fixed_step, require_finite
 from kcnet_eda.errors import InvalidInputError
@@ -28,14 +28,14 @@ _IMPLICIT = 1e-3  # of the error asked for, over all steps together: what solvin
 _REST = 1e-9  # of the network's range: a node that moves less than this is at rest, judged against that range
 
 
-def node_scales(network: Network, x0: Floats) -> Floats:
+def node_scales(network: Network, x0: Floats, ways: Evolution | None = None) -> Floats:
     """The voltage range each node's error is judged against, shape [nodes of the last phase], model units.
 
-    ``x0`` are the initial states [n, nodes]. The network's own examples count as samples too: over one sample alone
-    a node may hardly move, and that is not its range.
+    ``x0`` are the initial states [n, nodes], ``ways`` where they and the examples went, if that is known. The network's
+    own examples count as samples too: over one sample alone a node may hardly move, and that is not its range.
     """
-    x0 = np.unique(np.concatenate([x0, network.initial_state(network.examples)]), axis=0)
-    ways, _ = covered(network, x0)
+    if ways is None:
+        ways, _ = covered(network, with_examples(network, x0))
     last = network.phases[-1].n_nodes
     low = np.minimum(ways.low.min(axis=0)[:last], ways.v_end.min(axis=0))
     scale = np.maximum(ways.high.max(axis=0)[:last], ways.v_end.max(axis=0)) - low

@@ -190,6 +190,11 @@ _ALIKE = 0.05  # of a range: it needs no more digits than a judgement of errors 
 _REST = 1e-9  # of the network's largest range: a node that moves less is at rest
 
 
+def with_examples(network: Network, x0: Floats) -> Floats:
+    """Initial states ``x0`` and those of the network's own examples, each once: [n, nodes]."""
+    return np.unique(np.concatenate([x0, network.initial_state(network.examples)]), axis=0)
+
+
 def covered(network: Network, x0: Floats) -> tuple[Evolution, int]:
     """The ranges that nodes cover from initial states ``x0`` [n, nodes], and the RK4 steps a phase that they took:
     doubled until no range changes by more than a twentieth, since an explicit step that is too long for a stiff network

@@ -16,19 +16,21 @@ from numpy.typing import NDArray
 
 from kcnet_eda import __version__
 from kcnet_eda.dynamics.contract import node_scales, steps_for
+from kcnet_eda.dynamics.engine import Evolution, covered, with_examples
 from kcnet_eda.dynamics.reference import LARGE, final_states, method, trajectory
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.export.circuit import LEVELS, Circuit, Stage, build_circuit, require_exportable
 from kcnet_eda.export.handover import time_in_phases
 from kcnet_eda.export.mos_by_hand import by_hand, write_by_hand
 from kcnet_eda.export.mos_netlist import MosCircuit
-from kcnet_eda.export.netlist import edge_map_csv, render_gated_netlist, render_netlist
+from kcnet_eda.export.netlist import all_nets, edge_map_csv, render_gated_netlist, render_netlist
 from kcnet_eda.export.render import render
 from kcnet_eda.export.testbench import ORDERS, Sample, SolverSettings, gated_window, render_testbench, stage_window
 from kcnet_eda.export.veriloga import module_source
 from kcnet_eda.files import build_folder, sha256_bytes, sha256_file
 from kcnet_eda.lowering.passes import DEFAULT_PASSES, Ranges, parse_passes
 from kcnet_eda.network.graph import Network, labels
+from kcnet_eda.network.published_form import is_generative
 from kcnet_eda.network.store import load_network, network_path, save_network
 from kcnet_eda.network.validate import unreachable_readout
 from kcnet_eda.physical.audit import audit, voltage_ranges
@@ -80,6 +82,8 @@ class Examples:
     x0: Floats
     v_ref: Floats
     scales: Floats
+    seen: tuple[Evolution, int]
+    """Where ``x0`` and all examples of the network went (:func:`kcnet_eda.dynamics.engine.covered`)."""
     origin: str
 
 
@@ -155,12 +159,13 @@ def choose_settings(net: Network, error: float) -> tuple[dict[str, SolverSetting
     large = net.n_edges > LARGE
     few = x0[:_FEW_EXAMPLES] if large else x0
     v_ref = final_states(net, few, (os.cpu_count() or 1) if large else 1)  # few samples do not pay for processes
-    scales = node_scales(net, x0)
+    seen = covered(net, with_examples(net, x0))
+    scales = node_scales(net, x0, seen[0])
     settings = {
         simulator: SolverSettings(error, steps_for(net, few, v_ref, scales, error, order), order)
         for simulator, order in ORDERS.items()
     }
-    return settings, Examples(x0, v_ref, scales, origin)
+    return settings, Examples(x0, v_ref, scales, seen, origin)
 
 
 def _claims(path: Path) -> list[str]:
@@ -227,11 +232,13 @@ def _write(
         "scaling": scaling,
         "settings": own,
         "version": __version__,
-        "audit": audit(net, examples.x0, scaling),
-        "label": int(labels(net, examples.v_ref)[0]),
+        "audit": audit(net, examples.x0, scaling, examples.seen),
+        "label": None if is_generative(net) else int(labels(net, examples.v_ref)[0]),
+        "undecided": 2 * float(tolerance[net.readout].max()) * scaling.v_unit,
         "origin": examples.origin,
         "phases": list(zip(net.phases, circuit.stages, strict=True)),
         "several": several,
+        "n_capacitors": len(all_nets(circuit)),
         "t_end": circuit.run_time(several),
         "modules": used,
         "reference": method(net),

@@ -231,8 +231,17 @@ def _members(device: Ints, rows: Ints, n_devices: int) -> tuple[Ints, Ints]:
 
 
 def _sum_tables(edges: Edges, rest: Ints, kept: Ints) -> Iterator[DeviceTable]:
-    """Edges whose law is not piecewise linear in the difference: a device for each φ and ordered pair of nodes."""
-    number = 0
+    """Edges whose law is not piecewise linear in the difference: a device for each φ and pair of nodes. An edge from
+    the lower to the higher of them is drawn the other way round: k changes its sign, a and b their places."""
+    number, turn = 0, edges.source < edges.target
+    edges = replace(
+        edges,
+        source=np.where(turn, edges.target, edges.source),
+        target=np.where(turn, edges.source, edges.target),
+        a=np.where(turn, edges.b, edges.a),
+        b=np.where(turn, edges.a, edges.b),
+        k=np.where(turn, -edges.k, edges.k),
+    )
     for code in np.unique(edges.phi[rest]):
         rows = rest[edges.phi[rest] == code]
         rows = rows[np.lexsort((rows, edges.source[rows], edges.target[rows]))]

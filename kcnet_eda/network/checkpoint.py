@@ -15,6 +15,8 @@ from kcnet_eda.errors import InvalidInputError, KcnetError
 Floats = NDArray[np.float64]
 
 _LARGEST_FILE = 1 << 30
+_MOST_STEPS = 100_000  # of a pickle; a tensor takes some forty
+_MOST_SHARED = 4  # times the file: what tensors that share a storage may amount to
 _LARGEST_PICKLE = 1 << 20  # it holds names and shapes only
 _REMEDY = "A checkpoint holds tensors by name and nothing else; save the model's state_dict. Nothing in it was run."
 
@@ -61,6 +63,8 @@ def read_arrays(path: Path) -> dict[str, Floats]:
 
 def _vetted(path: Path) -> bytes:
     where = str(path)
+    if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
+        raise InvalidInputError(where, ["is not a regular file"])
     try:
         with path.open("rb") as stream:
             raw = stream.read(_LARGEST_FILE + 1)
@@ -102,6 +106,7 @@ def _vet_pickle(raw: bytes, where: str, stop_at_arrays: bool) -> None:
     """
     stream = io.BytesIO(raw)
     foreign: set[str] = set()
+    steps = 0
     for number in range(5 if stop_at_arrays else 1):
         if number and stream.tell() == len(raw):
             break
@@ -110,7 +115,8 @@ def _vet_pickle(raw: bytes, where: str, stop_at_arrays: bool) -> None:
                 foreign.add(str(argument).replace(" ", "."))
             elif opcode.name == "STACK_GLOBAL":
                 foreign.add("an object named at run time")
-            if stream.tell() > _LARGEST_PICKLE:
+            steps += 1
+            if stream.tell() > _LARGEST_PICKLE or steps > _MOST_STEPS:
                 raise InvalidInputError(where, ["its pickled part is too large for a checkpoint"], _REMEDY)
     if foreign:
         raise InvalidInputError(where, [f"holds more than tensors: it asks for {', '.join(sorted(foreign))}"], _REMEDY)
@@ -154,7 +160,6 @@ def _load_torch(raw: bytes, path: Path) -> dict[str, NDArray[np.generic]]:
     if not isinstance(content, dict):
         raise InvalidInputError(str(path), [f"holds a {type(content).__name__}, not tensors by name"], _REMEDY)
     problems = []
-    arrays: dict[str, NDArray[np.generic]] = {}
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             problems.append(f"{name!r:.60} is a {type(value).__name__}, not a tensor by name")
@@ -162,8 +167,14 @@ def _load_torch(raw: bytes, path: Path) -> dict[str, NDArray[np.generic]]:
             problems.append(f"{name} is not a plain tensor of numbers")
         elif value.numel() * value.element_size() > value.untyped_storage().nbytes():
             problems.append(f"{name} has the shape {tuple(value.shape)}, but not that many values")
-        else:
-            arrays[name] = value.detach().double().numpy() if value.is_floating_point() else value.detach().numpy()
     if problems:
         raise InvalidInputError(str(path), problems, _REMEDY)
-    return arrays
+    # Tensors may share one storage, so a small file can name more values than any memory holds: counted before a copy.
+    named = sum(value.numel() * value.element_size() for value in content.values())
+    if named > _MOST_SHARED * len(raw):
+        problem = f"its tensors have {named:.3g} bytes together, the file has {len(raw):.3g}: they share their values"
+        raise InvalidInputError(str(path), [problem], _REMEDY)
+    return {
+        name: (value.detach().double() if value.is_floating_point() else value.detach()).numpy()
+        for name, value in content.items()
+    }

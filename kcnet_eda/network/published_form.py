@@ -38,6 +38,13 @@ GENERATIVE = (
     "2spirals", "8gaussians", "circle", "gauss", "genmnist", "pinwheel", "potential1", "potential2", "swissroll",
     "twomoon",
 )  # fmt: skip
+
+
+def is_generative(network: Network) -> bool:
+    """Whether a network moves points of a distribution: its outputs are coordinates, and no label is meant by them."""
+    return network.record.get("imported", {}).get("test_bench") in GENERATIVE
+
+
 _PARAM = "circuit.layer_list.{}.model.param"
 _PHI = {None: IDENTITY, "relu": RELU, "leaky_relu": LEAKY_RELU, "tanh": TANH}
 

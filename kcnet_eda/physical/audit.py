@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.dynamics.engine import covered
+from kcnet_eda.dynamics.engine import Evolution, covered, with_examples
 from kcnet_eda.dynamics.rhs import RightHandSide
 from kcnet_eda.dynamics.solvers import require_finite, rk4
 from kcnet_eda.network.graph import Network
@@ -24,8 +24,10 @@ class Audit:
     bias overhead of a real cell come on top."""
 
     n_samples: int
+    n_voltage_samples: int
+    """Samples and examples of the network that node voltages were looked at for."""
     v_min: float
-    """Lowest node voltage at any time, any sample [V]."""
+    """Lowest node voltage at any time, any of them [V]."""
     v_max: float
     """Highest node voltage [V]."""
     edge_current_peak: float
@@ -64,21 +66,23 @@ def voltage_ranges(network: Network, x0: Floats) -> list[tuple[Floats, Floats]]:
     return found
 
 
-def audit(network: Network, x0: Floats, scaling: Scaling) -> Audit:
-    """Audit ``network`` for initial states ``x0`` [n, nodes] in model units, in software.
+def audit(network: Network, x0: Floats, scaling: Scaling, seen: tuple[Evolution, int] | None = None) -> Audit:
+    """Audit ``network`` for initial states ``x0`` [n, nodes] in model units, in software. ``seen`` is what ``covered``
+    says of them and of the network's examples, if that is known.
 
     Integrals over time are by the trapezoidal rule on the fixed RK4 steps.
     """
-    v_low, v_high, edge_peak, total_peak = np.inf, -np.inf, 0.0, 0.0
+    edge_peak = total_peak = 0.0
     charge = dissipated = delivered = 0.0
-    steps = max(AUDIT_STEPS, covered(network, x0)[1])
+    everything = with_examples(network, x0)
+    ways, steps = seen or covered(network, everything)
+    steps = max(AUDIT_STEPS, steps)
     sides = {id(phase): RightHandSide(phase) for phase in network.phases}
     for start in range(0, len(x0), _BLOCK):
         block = x0[start : start + _BLOCK]
         before: tuple[float, Floats] | None = None
         for phase, tau, v in rk4(network, block, steps):
             require_finite(v.T, "audit")
-            v_low, v_high = min(v_low, float(v.min())), max(v_high, float(v.max()))
             peak, sums = sides[id(phase)].flows(v)
             edge_peak, total_peak = max(edge_peak, peak), max(total_peak, float(sums[0].max()))
             rates = sums.sum(axis=1)
@@ -88,9 +92,10 @@ def audit(network: Network, x0: Floats, scaling: Scaling) -> Audit:
                 charge, dissipated, delivered = charge + q, dissipated + heat, delivered + supply
             before = (tau, rates)
     n, i_u, t_u, v_u = len(x0), scaling.i_unit, scaling.t_unit, scaling.v_unit
-    volts = [scaling.v_cm + v_u * v for v in (v_low, v_high)]
+    volts = [scaling.v_cm + v_u * v for v in (float(ways.low.min()), float(ways.high.max()))]
     return Audit(
         n_samples=n,
+        n_voltage_samples=len(everything),
         v_min=volts[0],
         v_max=volts[1],
         edge_current_peak=edge_peak * i_u,

@@ -95,6 +95,7 @@ def _digit(run: Path, network: Network, record: dict[str, Any], arrays: dict[str
         "y": int(arrays["y"][row]) if "y" in arrays else None,
         "decision_s": result.decision_s,
         "n_inputs": network.inputs.size,
+        "repeats": network.phases[0].fill == "repeat",
         "grid": None if grid is None else figures.voltage_grid(volts, (grid[0], grid[1])),
         "waveforms": figures.waveforms(
             time_s,

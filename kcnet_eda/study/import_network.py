@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.dynamics.engine import STEPS, evolve
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.files import require_writable
 from kcnet_eda.network.data import gaussian, mnist
@@ -25,11 +24,11 @@ from kcnet_eda.network.store import save_network
 from kcnet_eda.network.toy import TOYS, potential2_given_first
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.accuracy import wilson
-from kcnet_eda.study.two_sample import energy_distance
 
 Floats = NDArray[np.float64]
 
 _SEED = 2310  # of the images and points that verify; written into the record
+_STEPS = 20  # RK4 steps a phase
 _IMAGES, _POINTS, _DRAWN_DIGITS, _EXAMPLES = 500, 1000, 250, 64
 #: A generative network has to come this much closer to its distribution than the Gaussian that it starts from. The
 #: published networks reach 0.005 to 0.06; with their edges shuffled or their phases reversed, 0.4 to 700.
@@ -124,7 +123,7 @@ def _verify_mnist(network: Network, data_dir: Path | None, progress: Progress) -
         "wilson95": [low, high],
         "chance": 1.0 / network.readout.size,
         "seed": _SEED,
-        "method": f"rk4, {STEPS} steps a phase",
+        "method": f"rk4, {_STEPS} steps a phase",
     }, images.x[:_EXAMPLES]
 
 
@@ -151,6 +150,8 @@ def _verify_generative(
     if true is not None and true.shape[1] != pushed.shape[1]:
         what = f"it has {pushed.shape[1]} outputs, a sample of {bench} {true.shape[1]} values"
         return {"passed": False, "what": what}, examples
+    from kcnet_eda.study.two_sample import energy_distance  # nor for scipy
+
     reached, without = (
         energy_distance(points, potential2_given_first(points, rng) if true is None else true)
         for points in (pushed, start)
@@ -163,11 +164,13 @@ def _verify_generative(
         "energy_distance_gaussian": without,
         "n": n,
         "seed": _SEED,
-        "method": f"rk4, {STEPS} steps a phase",
+        "method": f"rk4, {_STEPS} steps a phase",
     }, examples
 
 
 def _final(network: Network, x: Floats, progress: Progress) -> Floats:
     """v(T) [samples, nodes]."""
+    from kcnet_eda.dynamics.engine import evolve  # a file that is refused does not wait for the compiled kernel
+
     with progress.stage("verifying", len(x)) as advance:
-        return evolve(network, network.initial_state(x), steps=STEPS, dtype=np.float64, done=advance).v_end
+        return evolve(network, network.initial_state(x), steps=_STEPS, dtype=np.float64, done=advance).v_end

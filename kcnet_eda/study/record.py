@@ -16,6 +16,7 @@ from kcnet_eda.dynamics.reference import method
 from kcnet_eda.export.bundle import MANIFEST, Bundle
 from kcnet_eda.files import sha256_file
 from kcnet_eda.network.graph import Network, labels, margins
+from kcnet_eda.network.published_form import is_generative
 from kcnet_eda.physical.audit import audit
 from kcnet_eda.study.accuracy import wilson
 from kcnet_eda.study.generative import two_sample
@@ -116,7 +117,8 @@ def make_record(
         },
         "node_error": _node_error(network, v[passed], v_ref[passed]),
         "mos": bundle.manifest.get("mos"),
-        "outside_range": _outside_range(bundle, plan.x0),
+        "outside_range": None if plan.simulator is None else _outside_range(bundle, plan.x0),
+        "classes": not is_generative(network),
         "two_sample": two_sample(network, plan.data, v[passed], v_ref[passed]),
         "decision_s": {
             "median": float(np.median(decision)),

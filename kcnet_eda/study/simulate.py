@@ -91,6 +91,10 @@ def simulate(
         raise InvalidInputError(f"--timeout {timeout_s:g}", ["must be above 0"])
     if seed is not None and seed < 0:
         raise InvalidInputError(f"--seed {seed}", ["must be at least 0"])
+    if simulator == ENGINE and hand_over == "gated":
+        raise InvalidInputError(
+            "--hand-over gated", ["is a netlist with phase enables; the fast engine has none"], "Leave it out."
+        )
     given = read_bundle(Path(target)) if Path(target).is_dir() else None
     chosen, warning = _simulator_for(given, simulator)
     network = load_network(network_path(target)) if given is None else given.network
@@ -104,7 +108,7 @@ def simulate(
             bundle = export(target, out / BUNDLE, error=DEFAULT_ERROR if error is None else error)
         else:
             bundle = _at(given, error)
-        gated = hand_over == "gated" and bundle.circuit.sequenced and chosen is not None
+        gated = hand_over == "gated" and bundle.circuit.sequenced
         plan = make_plan(bundle, chosen, dataset, seed or 0, gated)
         rows = (PlannedRun(job.key, job.sample, variant) for job, variant in plan.runs)
         store.plan(rows, plan.simulator_name, plan.simulator_version, plan.seed)

@@ -118,7 +118,7 @@ def choose(name: str | None) -> tuple[Simulator, str]:
     """
     if name is not None:
         if name not in SIMULATORS:
-            raise InvalidInputError(f"--simulator {name}", ["is not known"], f"Use {' or '.join(SIMULATORS)}.")
+            raise InvalidInputError(f"--simulator {name}", ["is not known"], "Use ngspice, vacask, both or engine.")
         SIMULATORS[name].find()
         return SIMULATORS[name], ""
     try:
