@@ -25,16 +25,18 @@ def plotly_js() -> str:
 
 
 def waveforms(
-    time_s: Floats, circuit: Floats, software: Floats, names: list[str], decision_s: float, simulator: str
+    time_s: Floats, circuit: Floats, software: Floats, names: list[str], decision_s: float | None, simulator: str
 ) -> str:
     """An HTML fragment: read-out waveforms in volts, ``circuit`` and ``software`` [points, outputs] at ``time_s``.
 
-    The circuit is a line, the software solution open circles on it; the decision time is marked.
+    The circuit is a line, the software solution open circles on it; the decision time is marked, where there is one.
     """
     scale, unit = _time_unit(float(time_s[-1]))
     t = time_s * scale
     order = np.argsort(circuit[-1])[::-1]
     figure = go.Figure()
+    # The names of the first two at T would lie on each other where the two end close together.
+    apart = 9 if len(names) > 1 and np.diff(circuit[-1, order[1::-1]])[0] < 0.06 * np.ptp(circuit) else 0
     marks = np.unique(np.linspace(0, len(t) - 1, 18).astype(int))
     for rank in reversed(range(len(names))):  # the winner last, so that it lies on top
         output = int(order[rank])
@@ -68,20 +70,22 @@ def waveforms(
                 showarrow=False,
                 font={"color": colour, "size": 15},
                 xshift=4,
+                yshift=-apart if rank else apart,
             )
-    figure.add_vline(x=decision_s * scale, line={"color": "#8c8c8c", "dash": "dot"})
-    figure.add_annotation(
-        x=decision_s * scale,
-        y=1.0,
-        yref="paper",
-        yanchor="bottom",
-        showarrow=False,
-        text=f"decided at {format_si(decision_s, 's', 3)}",
-        font={"size": 13},
-    )
+    if decision_s is not None:
+        figure.add_vline(x=decision_s * scale, line={"color": "#8c8c8c", "dash": "dot"})
+        figure.add_annotation(
+            x=decision_s * scale,
+            y=1.0,
+            yref="paper",
+            yanchor="bottom",
+            showarrow=False,
+            text=f"decided at {format_si(decision_s, 's', 3)}",
+            font={"size": 13},
+        )
     figure.update_layout(
-        height=430,
-        margin={"l": 70, "r": 30, "t": 30, "b": 55},
+        height=440,
+        margin={"l": 70, "r": 30, "t": 50, "b": 55},  # above the plot is the toolbar's place
         hovermode="closest",
         xaxis={"title": f"time, {unit}", **_AXIS},
         yaxis={"title": "output voltage, V", **_AXIS},

@@ -102,7 +102,7 @@ def _digit(run: Path, network: Network, record: dict[str, Any], arrays: dict[str
             circuit,
             scaling["v_cm"] + scaling["v_unit"] * software,
             [network.node_names[n] for n in network.readout],
-            result.decision_s,
+            None if record["two_sample"] else result.decision_s,
             record["summary"]["simulator"],
         ),
     }
