@@ -1,17 +1,20 @@
 """Time and memory of turning edges into text, from 10^3 to 10^6 trained edges: lowering, netlist of ngspice, edge map.
 Choosing the solver's steps is not in it: that is a simulation in software, and grows with the network's stiffness too.
 
-    python benchmarks/export_scale.py
+    python benchmarks/export_scale.py [--plot runs/export_scale.html]
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import resource
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+import plotly.graph_objects as go
 
 from kcnet_eda.export.circuit import build_circuit
 from kcnet_eda.export.netlist import edge_map_csv, render_netlist
@@ -35,7 +38,24 @@ def random_relu(n_edges: int) -> Network:
     return Network("random", (Phase(n_nodes, 1.0, edges),), nodes, nodes[:2])
 
 
+def plot(seconds: list[float], file: Path) -> None:
+    """Seconds over edges, both logarithmic, beside a line of exponent 1 through the last point."""
+    line = [seconds[-1] * n / SIZES[-1] for n in SIZES]
+    figure = go.Figure()
+    figure.add_scatter(x=SIZES, y=seconds, mode="lines+markers", name="measured")
+    figure.add_scatter(x=SIZES, y=line, mode="lines", line={"dash": "dot"}, name="in proportion to the edges")
+    figure.update_layout(title="Lowering, netlist and edge map", width=800, height=500)
+    figure.update_xaxes(type="log", title="trained edges", dtick=1)
+    figure.update_yaxes(type="log", title="seconds", dtick=1)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.write_html(file)
+    print(f"plot: {file}")
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plot", type=Path, help="an HTML file")
+    chosen = parser.parse_args()
     headings = ("edges", "devices", "lower", "netlist", "edge map", "total", "text", "peak memory")
     print("".join(f"{heading:>12}" for heading in headings))
     seconds = []
@@ -56,6 +76,8 @@ def main() -> None:
         print("".join(f"{cell:>12}" for cell in cells))
     exponents = [math.log10(b / a) for a, b in pairwise(seconds)]
     print("exponent of the time from decade to decade:", ", ".join(f"{e:.2f}" for e in exponents))
+    if chosen.plot is not None:
+        plot(seconds, chosen.plot)
 
 
 if __name__ == "__main__":
