@@ -22,7 +22,7 @@ import numpy as np
 from kcnet_eda.dynamics.reference import trajectory
 from kcnet_eda.export.circuit import build_circuit
 from kcnet_eda.export.mos_netlist import MosCircuit
-from kcnet_eda.export.testbench import Sample, SolverSettings, render_testbench, stage_window
+from kcnet_eda.export.testbench import ORDERS, Sample, SolverSettings, render_testbench, stage_window
 from kcnet_eda.network.graph import Edges, Network, Phase
 from kcnet_eda.network.laws import RELU, eq6
 from kcnet_eda.physical.mos_cell import BOX, CellDesign, design_cell, full_scale
@@ -138,7 +138,7 @@ def run_network(rig: Rig, net: Network, t_unit: float) -> float:
     mos = MosCircuit(circuit, rig.pdk, design, cells, calibrate(rig, cells.theta1, cells.theta2), rig.direct)
     if mos.capacitance_problems():
         return float("nan")
-    settings = SolverSettings(1e-4, round(STEPS * net.duration), adaptive=True)
+    settings = SolverSettings(1e-4, round(STEPS * net.duration), ORDERS["ngspice"], adaptive=True)
     window = stage_window(circuit, circuit.stages[0], settings)
     folder = Path(tempfile.mkdtemp(prefix="kcnet-bench-"))
     (folder / "net.inc").write_text(mos.netlist())

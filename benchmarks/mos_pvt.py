@@ -33,14 +33,14 @@ from mos_cell import TIMEOUT_S, random_network
 from kcnet_eda.dynamics.reference import trajectory
 from kcnet_eda.export.circuit import build_circuit
 from kcnet_eda.export.mos_netlist import MosCircuit
-from kcnet_eda.export.testbench import Sample, SolverSettings, Window, render_testbench
+from kcnet_eda.export.testbench import ORDERS, Sample, SolverSettings, Window, render_testbench
 from kcnet_eda.network.graph import Edges, Network, Phase
 from kcnet_eda.physical.calibration import Calibration
 from kcnet_eda.physical.mos_cell import design_cell
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.physical.scaling import resolve
 from kcnet_eda.physical.size_classes import class_names, size_classes
-from kcnet_eda.study.calibrate import MODELS_LINK, Rig, calibrate, measure
+from kcnet_eda.study.calibrate import Rig, calibrate, measure
 from kcnet_eda.study.export_mos import buildable
 from kcnet_eda.tools.pdk import link_models, prepare
 from kcnet_eda.tools.rawfile import read_transient
@@ -82,9 +82,10 @@ class Circuit8:
         folder = Path(tempfile.mkdtemp(prefix="kcnet-pvt-"))
         (folder / "net.inc").write_text(text)
         t_end = LONGER * self.circuit.t_end
-        settings = SolverSettings(ERROR, round(STEPS * LONGER * self.net.duration), adaptive=True)
+        settings = SolverSettings(ERROR, round(STEPS * LONGER * self.net.duration), ORDERS["ngspice"], adaptive=True)
         window = Window(self.circuit.nets[1:], t_end, t_end / settings.steps)
-        header = rig.header(MODELS_LINK, link_models(rig.models, folder)[1])
+        link_models(rig.models, folder)
+        header = rig.header()
         deck = folder / "deck.sp"
         sample = Sample("random start", self.x0[1:] * design.v_unit, "out")
         deck.write_text(

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import stat
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kcnet_eda.errors import KcnetError, ToolFailedError
 from kcnet_eda.network.graph import Edges, Network, Phase
 from kcnet_eda.network.laws import IDENTITY, RELU
 from kcnet_eda.network.store import load_network, network_path
+from kcnet_eda.physical.pdk import Pdk, load_pdk
+from kcnet_eda.tools.pdk import locate
+from kcnet_eda.tools.pdk_install import pdk_install
 
 Row = tuple[int, int, float, float, float, float, int]
 
@@ -35,6 +40,21 @@ def make_network(
         readout or inputs,
         examples=np.array(examples if examples is not None else np.empty((0, len(inputs)))),
     )
+
+
+def installed_kit(name: str) -> Pdk:
+    """A shipped process kit with its models on this machine; where they cannot be fetched, the test is left out and
+    says so aloud."""
+    pdk = load_pdk(name)
+    try:
+        locate(pdk)
+    except KcnetError:
+        try:
+            pdk_install(name)
+        except ToolFailedError as error:
+            warnings.warn(f"NO REAL PROCESS KIT WAS TESTED: {error}", stacklevel=2)
+            pytest.skip(f"NOT TESTED: the models of {name} cannot be fetched: {error}")
+    return pdk
 
 
 def rc_pair(g: float = 1.0) -> Network:

@@ -10,17 +10,15 @@ import re
 import select
 import signal
 import subprocess
-import warnings
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from conftest import installed_kit
 from test_mos import RING
 
 from kcnet_eda import api
-from kcnet_eda.errors import ToolFailedError
 from kcnet_eda.network.store import save_network
-from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.tools.locate import find_ngspice
 from kcnet_eda.tools.pdk import prepare
 
@@ -28,13 +26,7 @@ from kcnet_eda.tools.pdk import prepare
 @pytest.fixture(scope="module", params=["generic180", "gf180mcu"])
 def bundle(request, tmp_path_factory):
     """A bundle of a ring of six edges, run once by its run.sh."""
-    if request.param != "generic180":
-        try:
-            api.pdk_install(request.param)
-        except ToolFailedError as error:
-            warnings.warn(f"NO REAL PROCESS KIT WAS TESTED: {error}", stacklevel=1)
-            pytest.skip(f"NOT TESTED: the models of {request.param} cannot be fetched: {error}")
-    models = prepare(load_pdk(request.param))
+    models = prepare(installed_kit(request.param))
     folder = tmp_path_factory.mktemp(request.param)
     save_network(RING, folder / "ring.kcnet")
     found = api.export(folder / "ring.kcnet", folder / "bundle", level="mos", pdk=request.param)

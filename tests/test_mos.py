@@ -11,9 +11,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from conftest import installed_kit
 
 from kcnet_eda import api
-from kcnet_eda.errors import InvalidInputError, KcnetError
+from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.export.mos_cells import bias_cell, periphery, series, source_fingers, tanh_cell
 from kcnet_eda.files import resource_dir
 from kcnet_eda.network.graph import Edges, Network, Phase
@@ -24,7 +25,7 @@ from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.physical.relu_fit import box_points, fit_relu
 from kcnet_eda.study.calibrate import TOLERANCE, Rig, calibrate
 from kcnet_eda.tools.openvaf import compile_file
-from kcnet_eda.tools.pdk import link_models, locate, prepare
+from kcnet_eda.tools.pdk import link_models, prepare
 from kcnet_eda.tools.rawfile import read_sweep
 from kcnet_eda.tools.simulators import NGSPICE
 
@@ -189,8 +190,8 @@ def test_figure_2_in_plain_spice_keeps_the_accuracy_contract(tmp_path):
 
 def sweep(rig, folder, circuit, source, span, saved, osdi=()):
     """A DC sweep of ``circuit`` with the kit's models and bias."""
-    models, names = link_models(rig.models, folder)
-    header = rig.header(models, [*names, *osdi])
+    link_models(rig.models, folder)
+    header = rig.header(osdi)
     bias, _ = bias_cell(rig.pdk, rig.design, 1, rig.direct)
     lines = [
         "* check",
@@ -248,18 +249,9 @@ def test_the_verilog_a_cells_have_the_transistor_cells_pins_and_law(generic_rig,
     np.testing.assert_allclose(y[:, 3], -y[:, 2], atol=1e-10)
 
 
-def real(name):
-    """A real kit's rig; the test is left out, and says so, where its models are not on this machine."""
-    pdk = load_pdk(name)
-    try:
-        locate(pdk)
-    except KcnetError as missing:
-        pytest.skip(f"NO MODELS OF {name}: this test of real transistors did not run. {missing}")
-    return Rig(pdk, design_cell(pdk), prepare(pdk))
-
-
 def test_the_cell_in_gf180mcu(tmp_path):
-    rig = real("gf180mcu")
+    kit = installed_kit("gf180mcu")
+    rig = Rig(kit, design_cell(kit), prepare(kit))
     found = calibrate(rig, np.array([1.1, 0.35, 0.6, 0.2, 0.0]), np.array([0.6, 0.5, -0.9, 0.1, 0.8]))
     assert found.out_of_reach.size == 0
     share = found.share_of_full_scale(found.max_error)

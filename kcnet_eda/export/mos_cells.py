@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from kcnet_eda.export.pdk_deck import resistor_line, transistor_line
 from kcnet_eda.export.render import render
@@ -147,6 +148,31 @@ def bias_cell(pdk: Pdk, design: CellDesign, n_cells: int, direct: bool) -> tuple
         resistors_between=placer.resistors_between,
     )
     return text, placer.devices
+
+
+def bench(
+    pdk: Pdk,
+    design: CellDesign,
+    header: str,
+    sizes: CellSizes,
+    theta: Sequence[tuple[float, float]],
+    n_instances: int,
+    *,
+    direct: bool,
+    supply: float | None,
+) -> dict[str, Any]:
+    """What every deck says that measures cells as ``n_instances`` instances: for its template. ``supply`` [V] is the
+    design's if None."""
+    names = [f"kc_edge_{i}" for i in range(len(sizes))]
+    return {
+        "header": header,
+        "bias": bias_cell(pdk, design, n_instances, direct)[0],
+        "bias_name": BIAS,
+        "cells": [text for text, _ in edge_cells(pdk, design, sizes, theta, names, direct)],
+        "names": names,
+        "design": design,
+        "supply": design.supply if supply is None else supply,
+    }
 
 
 def periphery(pdk: Pdk, design: CellDesign, direct: bool) -> tuple[str, list[Device]]:

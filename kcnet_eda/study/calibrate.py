@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,9 +18,9 @@ from kcnet_eda.physical.mos_cell import BOX, CellDesign, CellSizes, first_sizes,
 from kcnet_eda.physical.pdk import Pdk
 from kcnet_eda.physical.relu_fit import box_points, fit_relu
 from kcnet_eda.progress import NoProgress, Progress
-from kcnet_eda.tools.pdk import Models, link_models
+from kcnet_eda.tools.pdk import MODELS_LINK, Models, run_beside
 from kcnet_eda.tools.rawfile import read_ac, read_sweep
-from kcnet_eda.tools.simulators import NGSPICE, explain
+from kcnet_eda.tools.simulators import NGSPICE
 
 Floats = NDArray[np.float64]
 
@@ -31,7 +29,6 @@ _PASSES = 9
 _POINTS, _CHECK_POINTS = (41, 5), (41, 9)
 _LARGEST_DECK = 128  # cells
 _TIMEOUT_S = 900.0
-MODELS_LINK = "models"  # what link_models calls them
 _LARGEST_STEP = 0.5  # of θ, in one correction
 _SMALLEST_MOVE = 2e-4  # of θ: smaller moves say nothing about a slope
 _SINK_SPREAD = 1.5  # the sink's output may become this much longer or shorter than its input
@@ -67,12 +64,12 @@ class Rig:
         """Whether the transistors' own models are placed, which is faster where a kit allows it."""
         return self.seed is None and all(t.direct is not None for t in (self.pdk.devices.nmos, self.pdk.devices.pmos))
 
-    def header(self, folder: str, osdi: Sequence[str]) -> str:
-        """The deck's header with the models at ``folder``."""
+    def header(self, extra: Sequence[str] = ()) -> str:
+        """The header of a deck beside which the models are linked; ``extra`` are further compiled models."""
         return model_header(
             self.pdk,
-            folder,
-            osdi,
+            MODELS_LINK,
+            [*(file.name for file in self.models.osdi), *extra],
             corner=self.corner,
             resistor_corner=self.resistor_corner,
             temperature=self.temperature,
@@ -104,7 +101,7 @@ def calibrate(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress | Non
 
 def _key(rig: Rig, theta1: Floats, theta2: Floats) -> str:
     sizes = snap_sizes(rig.pdk, first_sizes(rig.design, theta1[:1], theta2[:1]))[0]
-    deck = _deck(rig, (), sizes, theta1[:1], theta2[:1], _POINTS, capacitance=True)
+    deck = _deck(rig, sizes, theta1[:1], theta2[:1], _POINTS, capacitance=True)
     settings = (TOLERANCE, _AIM, _PASSES, _POINTS, _CHECK_POINTS, _LARGEST_STEP, _SINK_SPREAD)
     words = [deck, rig.pdk.model_dump_json(exclude={"file"}), rig.models.sha256, NGSPICE.version(), repr(settings)]
     return sha256_bytes("\n".join([*words, repr(rig.design)]).encode() + theta1.tobytes() + theta2.tobytes())[:24]
@@ -112,7 +109,6 @@ def _key(rig: Rig, theta1: Floats, theta2: Floats) -> str:
 
 def _deck(
     rig: Rig,
-    osdi: Sequence[str],
     sizes: CellSizes,
     theta1: Floats,
     theta2: Floats,
@@ -122,7 +118,7 @@ def _deck(
     return render_calibration(
         rig.pdk,
         rig.design,
-        rig.header(MODELS_LINK, osdi),
+        rig.header(),
         sizes,
         list(zip(theta1.tolist(), theta2.tolist(), strict=True)),
         points=points,
@@ -153,7 +149,7 @@ def _closed_loop(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress) -
     sizes, reasons = snap_sizes(rig.pdk, first_sizes(design, theta1, theta2))
     asked = _asked(design, sizes)
     slope = np.tile(np.eye(2), (n, 1, 1))
-    best, best_error, best_reasons = sizes, np.full(n, np.inf), reasons
+    best, best_error, best_reasons = sizes, np.full(n, np.inf), list(reasons)
     last_asked, last_fit = np.full((n, 2), np.nan), np.full((n, 2), np.nan)
     due = np.arange(n)
     x, _, weight = box_points(*_POINTS)
@@ -169,7 +165,8 @@ def _closed_loop(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress) -
             better = error < best_error[due]
             best = _put(best, due[better], sizes.rows(due[better]))
             best_error[due[better]] = error[better]
-            best_reasons = [reasons[i] if better_i else best_reasons[i] for i, better_i in _flags(n, due, better)]
+            for i in due[better].tolist():
+                best_reasons[i] = reasons[i]
             slope[due] = _broyden(slope[due], asked[due] - last_asked[due], fit - last_fit[due])
             last_asked[due], last_fit[due] = asked[due], fit
             left = (error > 1.0) | (np.abs(ratio - 1) > _AIM)
@@ -185,12 +182,6 @@ def _closed_loop(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress) -
             asked[due] = _asked(design, snapped)
         advance(int(due.size))
     return _checked(rig, theta1, theta2, best, best_reasons, passes)
-
-
-def _flags(n: int, rows: NDArray[np.int64], flags: NDArray[np.bool_]) -> list[tuple[int, bool]]:
-    whole = np.zeros(n, dtype=bool)
-    whole[rows] = flags
-    return list(enumerate(whole.tolist()))
 
 
 def _put(sizes: CellSizes, rows: NDArray[np.int64], new: CellSizes) -> CellSizes:
@@ -306,24 +297,21 @@ def _measure(
 def _sweep(
     rig: Rig, sizes: CellSizes, theta1: Floats, theta2: Floats, points: tuple[int, int], capacitance: bool
 ) -> _Measured:
-    """Run one deck; its folder stays only where it failed."""
     n = len(sizes)
-    folder = Path(tempfile.mkdtemp(prefix="kcnet-cells-"))
-    path = folder / "cells.sp"
-    path.write_text(_deck(rig, link_models(rig.models, folder)[1], sizes, theta1, theta2, points, capacitance))
-    done = NGSPICE.run(path, folder / "log.txt", _TIMEOUT_S)
-    if not (folder / "sweep.raw").is_file():
-        raise explain(done)
     pins = [f"i(v{pin}{i})" for pin in "sd" for i in range(n)]
     x, _, _ = box_points(*points)
-    swept, values = read_sweep(folder / "sweep.raw", [*pins, "i(vvdd)"], float(x[-1]))
-    if swept.size != x.size:
-        raise BadDataError(f"{folder / 'sweep.raw'}: has {swept.size} points, not {x.size}")
-    pin_c = np.full((2, n), np.nan)
-    if capacitance:
-        for at, pin in enumerate("sd"):
-            current = read_ac(folder / f"pin_{pin}.raw", pins[at * n : (at + 1) * n])
-            pin_c[at] = current.imag / (2 * np.pi * PIN_FREQUENCY)
-    shutil.rmtree(folder)
     i_unit = rig.design.i_unit
-    return _Measured(values[:, :n].T / i_unit, -values[:, n : 2 * n].T / i_unit, -values[:, -1], pin_c[0], pin_c[1])
+
+    def read(folder: Path) -> _Measured:
+        swept, values = read_sweep(folder / "sweep.raw", [*pins, "i(vvdd)"], float(x[-1]))
+        if swept.size != x.size:
+            raise BadDataError(f"{folder / 'sweep.raw'}: has {swept.size} points, not {x.size}")
+        pin_c = np.full((2, n), np.nan)
+        if capacitance:
+            for at, pin in enumerate("sd"):
+                current = read_ac(folder / f"pin_{pin}.raw", pins[at * n : (at + 1) * n])
+                pin_c[at] = current.imag / (2 * np.pi * PIN_FREQUENCY)
+        return _Measured(values[:, :n].T / i_unit, -values[:, n : 2 * n].T / i_unit, -values[:, -1], pin_c[0], pin_c[1])
+
+    deck = _deck(rig, sizes, theta1, theta2, points, capacitance)
+    return run_beside(rig.models, deck, "cells", _TIMEOUT_S, read)

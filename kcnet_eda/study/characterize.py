@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +23,10 @@ from kcnet_eda.physical.mos_cell import BOX, design_cell, full_scale
 from kcnet_eda.physical.pdk import DeviceKind, Pdk, load_pdk
 from kcnet_eda.physical.size_classes import class_names, size_classes
 from kcnet_eda.progress import NoProgress, Progress
-from kcnet_eda.study.calibrate import MODELS_LINK, Rig, calibrate, measure
-from kcnet_eda.tools.pdk import link_models, prepare
+from kcnet_eda.study.calibrate import Rig, calibrate, measure
+from kcnet_eda.tools.pdk import prepare, run_beside
 from kcnet_eda.tools.rawfile import read_ac, read_sweep
-from kcnet_eda.tools.simulators import NGSPICE, explain
+from kcnet_eda.tools.simulators import NGSPICE
 
 Floats = NDArray[np.float64]
 
@@ -123,12 +121,7 @@ def _key(rig: Rig, nominal: Calibration) -> str:
 def gmid_deck(rig: Rig) -> tuple[str, list[GateProbe]]:
     """The deck of both gm/I_D tables, and its transistors."""
     probes = [probe for kind in _KINDS for probe in gmid_probes(rig.pdk, kind, rig.direct)]
-    return render_gmid(rig.pdk, _header(rig), probes, _v_ds(rig.pdk)), probes
-
-
-def _header(rig: Rig) -> str:
-    """The header of a deck beside which :func:`_simulate` links the models."""
-    return rig.header(MODELS_LINK, [file.name for file in rig.models.osdi])
+    return render_gmid(rig.pdk, rig.header(), probes, _v_ds(rig.pdk)), probes
 
 
 def _v_ds(pdk: Pdk) -> float:
@@ -154,7 +147,7 @@ def gmid_tables(rig: Rig) -> tuple[GmIdTable, GmIdTable]:
         n = len(probes)
         return np.abs(current[0]), by_gate[:n].real, by_drain.real, by_gate[n:].imag / (2 * np.pi * FREQUENCY)
 
-    columns = _simulate(rig, deck, "gmid", read)
+    columns = run_beside(rig.models, deck, "gmid", _TIMEOUT_S, read)
     v_gs = np.array(table_gates(rig.pdk))
     found, start = [], 0
     for kind in _KINDS:
@@ -183,8 +176,9 @@ def _lag_points(nominal: Calibration) -> list[tuple[int, float]]:
 def _lag_deck(rig: Rig, nominal: Calibration) -> tuple[str, list[tuple[int, float]]]:
     points = _lag_points(nominal)
     theta = list(zip(nominal.theta1.tolist(), nominal.theta2.tolist(), strict=True))
-    header = _header(rig)
-    deck = render_lag(rig.pdk, rig.design, header, nominal.sizes, theta, points, direct=rig.direct, supply=rig.supply)
+    deck = render_lag(
+        rig.pdk, rig.design, rig.header(), nominal.sizes, theta, points, direct=rig.direct, supply=rig.supply
+    )
     return deck, points
 
 
@@ -199,28 +193,11 @@ def cell_lag(rig: Rig, nominal: Calibration) -> Floats:
     """
     deck, points = _lag_deck(rig, nominal)
     names = [f"i(v{pin}{i})" for i in range(len(points)) for pin in "sd"]
-    moved = _simulate(rig, deck, "lag", lambda folder: read_ac(folder / "lag.raw", names))
+    moved = run_beside(rig.models, deck, "lag", _TIMEOUT_S, lambda folder: read_ac(folder / "lag.raw", names))
     lag = np.full((nominal.theta1.size, len(LAG_SHARES), 2), np.nan)
     rows = [cell for cell, _ in points][:: len(LAG_SHARES)]
     lag[rows] = (-moved.imag / moved.real / (2 * np.pi * FREQUENCY)).reshape(len(rows), len(LAG_SHARES), 2)
     return lag
-
-
-_T = TypeVar("_T")
-
-
-def _simulate(rig: Rig, deck: str, name: str, read: Callable[[Path], _T]) -> _T:
-    """Run one deck and read its results; its folder stays only where it failed."""
-    folder = Path(tempfile.mkdtemp(prefix=f"kcnet-{name}-"))
-    link_models(rig.models, folder)
-    path = folder / f"{name}.sp"
-    path.write_text(deck)
-    done = NGSPICE.run(path, folder / "log.txt", _TIMEOUT_S)
-    if not any(folder.glob("*.raw")):
-        raise explain(done)
-    found = read(folder)
-    shutil.rmtree(folder)
-    return found
 
 
 def _plain(table: GmIdTable) -> dict[str, Any]:

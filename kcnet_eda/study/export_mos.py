@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kcnet_eda.dynamics.contract import require_error
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.export.bundle import DEFAULT_ERROR, Bundle, choose_settings, write_bundle
+from kcnet_eda.export.bundle import DEFAULT_ERROR, Bundle, solve_examples, write_bundle
 from kcnet_eda.export.circuit import build_circuit, require_exportable
 from kcnet_eda.export.mos_netlist import MosCircuit
 from kcnet_eda.export.testbench import ORDERS, SolverSettings
@@ -61,7 +62,8 @@ def export_mos(
     scaling = _scaling(design, c, t_unit)
     require_exportable(net, "mos")
     edges = buildable(net, kit, design)
-    _, examples = choose_settings(net, error)
+    require_error(net, error)
+    examples = solve_examples(net)
     circuit = build_circuit(net, scaling, (), None, "mos")
     rig = Rig(kit, design, prepare(kit, models))
     found = calibrate(rig, edges.theta1, edges.theta2, progress)

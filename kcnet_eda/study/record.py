@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from kcnet_eda import __version__
 from kcnet_eda.dynamics.contract import compare, node_scales
-from kcnet_eda.dynamics.engine import covered
+from kcnet_eda.dynamics.engine import covered, with_examples
 from kcnet_eda.dynamics.reference import method
 from kcnet_eda.export.bundle import MANIFEST, Bundle
 from kcnet_eda.files import sha256_file
 from kcnet_eda.network.graph import Network, labels, margins
-from kcnet_eda.network.published_form import is_generative
 from kcnet_eda.physical.audit import audit
 from kcnet_eda.study.accuracy import wilson
 from kcnet_eda.study.generative import two_sample
@@ -38,7 +37,8 @@ def make_record(
     v = np.full_like(v_ref, np.nan)
     for i in np.flatnonzero(passed):
         v[i] = main[i].v_end
-    scales = node_scales(network, plan.x0)
+    seen = covered(network, with_examples(network, plan.x0))
+    scales = node_scales(network, plan.x0, seen[0])
     errors = compare(network, v[passed], v_ref[passed], scales)
     half = _half_step(network, main, check, scales)
 
@@ -118,7 +118,6 @@ def make_record(
         "node_error": _node_error(network, v[passed], v_ref[passed]),
         "mos": bundle.manifest.get("mos"),
         "outside_range": None if plan.simulator is None else _outside_range(bundle, plan.x0),
-        "classes": not is_generative(network),
         "two_sample": two_sample(network, plan.data, v[passed], v_ref[passed]),
         "decision_s": {
             "median": float(np.median(decision)),
@@ -130,7 +129,7 @@ def make_record(
             "simulate_s_per_sample": float(np.mean([r.wall_s for r in main if r.status is Status.PASSED])),
             "peak_mib": max(r.peak_kib for r in main) / 1024,
         },
-        "audit": asdict(audit(network, plan.x0, scaling)),
+        "audit": asdict(audit(network, plan.x0, scaling, seen)),
         "scaling": scaling.as_dict(),
         "network": bundle.manifest["network"]
         | {

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kcnet_eda.dynamics.reference import final_states
 from kcnet_eda.errors import InvalidInputError, ToolFailedError
-from kcnet_eda.export.bundle import DEFAULT_ERROR, Bundle, choose_settings, export, read_bundle
+from kcnet_eda.export.bundle import DEFAULT_ERROR, Bundle, choose_settings, export, read_bundle, solve_examples
 from kcnet_eda.files import hold_folder, write_atomic
 from kcnet_eda.network.data import DataSet, load_data
 from kcnet_eda.network.graph import Network, labels
@@ -167,7 +167,7 @@ def _at(bundle: Bundle, error: float | None) -> Bundle:
     if bundle.circuit.level == "mos":
         settings = {simulator: replace(s, error=error) for simulator, s in bundle.settings.items()}
     else:
-        settings = choose_settings(bundle.network, error)[0]
+        settings = choose_settings(bundle.network, solve_examples(bundle.network), error)
     return replace(bundle, settings=settings)
 
 

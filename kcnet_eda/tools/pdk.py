@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from kcnet_eda.errors import BadDataError, InvalidInputError, KcnetError
 from kcnet_eda.files import cache_dir, sha256_bytes, sha256_file
 from kcnet_eda.physical.pdk import Library, Pdk, Wheel, load_pdk, shipped_pdks
 from kcnet_eda.tools import openvaf
+from kcnet_eda.tools.simulators import NGSPICE, explain
 
 RECORD = "installed.json"
+MODELS_LINK = "models"  # what decks call the models' folder, which is linked beside them
+_T = TypeVar("_T")
 _SECTION = re.compile(r"^\s*\.lib\s+([A-Za-z_][\w.]*)\s*(?:[*;$].*)?$", re.IGNORECASE | re.MULTILINE)
 _USED = re.compile(r"^\s*\.(?:include|inc|lib)\s+(?:\"([^\"]+)\"|'([^']+)'|(\S+))", re.IGNORECASE | re.MULTILINE)
 
@@ -64,19 +71,40 @@ def prepare(pdk: Pdk, models: Path | None = None) -> Models:
     return Models(folder, osdi, origin, sha256_bytes("\n".join(sorted(hashes.values())).encode()))
 
 
+def run_beside(models: Models, deck: str, name: str, timeout_s: float, read: Callable[[Path], _T]) -> _T:
+    """Run a ``deck`` that finds the kit's ``models`` as :data:`MODELS_LINK` and the compiled ones by their names, and
+    ``read`` its folder; the folder stays only where something failed.
+
+    Raises
+    ------
+    ToolFailedError, NotConvergedError, RunTimeoutError
+        The simulator gave no result; the message names its log.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=f"kcnet-{name}-"))
+    link_models(models, folder)
+    path = folder / f"{name}.sp"
+    path.write_text(deck)
+    done = NGSPICE.run(path, folder / "log.txt", timeout_s)
+    if not any(folder.glob("*.raw")):
+        raise explain(done)
+    found = read(folder)
+    shutil.rmtree(folder)
+    return found
+
+
 def link_models(models: Models, folder: Path) -> tuple[str, list[str]]:
     """Link a kit's models into a deck's folder; returns what the deck calls the models' folder and the compiled models.
 
     ngspice cuts the path of a ``.lib`` line at a blank, quoted or not, so decks name links beside them; and they hold
     no paths of this machine.
     """
-    links = {"models": models.folder, **{file.name: file for file in models.osdi}}
+    links = {MODELS_LINK: models.folder, **{file.name: file for file in models.osdi}}
     for name, target in links.items():
         link = folder / name
         if not (link.is_symlink() and link.readlink() == target):
             link.unlink(missing_ok=True)
             link.symlink_to(target)
-    return "models", list(links)[1:]
+    return MODELS_LINK, list(links)[1:]
 
 
 def locate(pdk: Pdk, models: Path | None = None) -> tuple[Path, str]:
