@@ -36,12 +36,13 @@ from kcnet_eda.export.mos_netlist import MosCircuit
 from kcnet_eda.export.testbench import ORDERS, Sample, SolverSettings, Window, render_testbench
 from kcnet_eda.network.graph import Edges, Network, Phase
 from kcnet_eda.physical.calibration import Calibration
-from kcnet_eda.physical.mos_cell import design_cell
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.physical.scaling import resolve
 from kcnet_eda.physical.size_classes import class_names, size_classes
-from kcnet_eda.study.calibrate import Rig, calibrate, measure
+from kcnet_eda.study.calibrate import calibrate, measure
 from kcnet_eda.study.export_mos import buildable
+from kcnet_eda.study.rig import Bench, Rig
+from kcnet_eda.study.sizing import size_cells
 from kcnet_eda.tools.pdk import link_models, prepare
 from kcnet_eda.tools.rawfile import read_transient
 from kcnet_eda.tools.simulators import NGSPICE, explain
@@ -63,7 +64,7 @@ class Circuit8:
         c = T_UNIT * design.i_unit / design.v_unit
         scaling = resolve(c=c, v_unit=design.v_unit, i_unit=design.i_unit, v_cm=design.v_cm)
         self.net, self.circuit = net, build_circuit(net, scaling, (), None, "mos")
-        self.cells = buildable(net, rig.pdk, design)
+        self.cells = buildable(net, rig.pdk)
         self.calibration = calibrate(rig, self.cells.theta1, self.cells.theta2)
         for i in self.calibration.out_of_reach:
             print(f"Network, cell {i}, used all the same: {self.calibration.reason[i]}.\n")
@@ -288,7 +289,7 @@ def main() -> None:
     results = {}
     for name in given.pdk or ["gf180mcu", "ihp-sg13g2"]:
         pdk = load_pdk(name)
-        rig = Rig(pdk, design_cell(pdk), prepare(pdk))
+        rig = size_cells(Bench(pdk, prepare(pdk)))
         names = class_names(rig.design)
         nominal = calibrate(rig, *size_classes(rig.design))
         chosen, sensitivities = median_network(rig)

@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 from kcnet_eda import api
 from kcnet_eda.cli.main import app
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.physical.mos_cell import design_cell
 from kcnet_eda.physical.pdk import load_pdk
-from kcnet_eda.study.calibrate import Rig, calibrate, measure
+from kcnet_eda.study.calibrate import calibrate, measure
 from kcnet_eda.study.characterize import gmid_table
+from kcnet_eda.study.rig import Bench
+from kcnet_eda.study.sizing import size_cells
 from kcnet_eda.tools.pdk import prepare
 
 
@@ -77,7 +78,7 @@ def test_cells_are_calibrated_at_home_and_move_with_the_resistor(generic):
 
 def test_cells_elsewhere_are_those_of_home_with_nothing_corrected():
     pdk = load_pdk("generic180")
-    home = Rig(pdk, design_cell(pdk), prepare(pdk))
+    home = size_cells(Bench(pdk, prepare(pdk)))
     theta = np.array([0.3, 0.9]), np.array([0.25, -0.5])
     known = calibrate(home, *theta)
     again = measure(home, known)

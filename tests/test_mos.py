@@ -20,17 +20,19 @@ from kcnet_eda.files import resource_dir
 from kcnet_eda.network.graph import Edges, Network, Phase
 from kcnet_eda.network.laws import IDENTITY, LEAKY_RELU, RELU, eq6
 from kcnet_eda.network.store import save_network
-from kcnet_eda.physical.mos_cell import cell_edges, design_cell, first_sizes, range_problems, snap_sizes
+from kcnet_eda.physical.cell_design import CellLimits
+from kcnet_eda.physical.mos_cell import cell_edges, first_sizes, range_problems, snap_sizes
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.physical.relu_fit import box_points, fit_relu
-from kcnet_eda.study.calibrate import TOLERANCE, Rig, calibrate
+from kcnet_eda.study.calibrate import TOLERANCE, calibrate
+from kcnet_eda.study.rig import Bench
+from kcnet_eda.study.sizing import size_cells
 from kcnet_eda.tools.openvaf import compile_file
 from kcnet_eda.tools.pdk import link_models, prepare
 from kcnet_eda.tools.rawfile import read_sweep
 from kcnet_eda.tools.simulators import NGSPICE
 
 GENERIC = load_pdk("generic180")
-DESIGN = design_cell(GENERIC)
 
 
 def ring(theta, name="ring", duration=2.0):
@@ -46,7 +48,7 @@ RING = ring([(1.1, 0.64), (0.7, 0.69), (-0.3, -0.4), (-0.42, -0.18), (0.35, -0.4
 
 @pytest.fixture(scope="module")
 def generic_rig():
-    return Rig(GENERIC, DESIGN, prepare(GENERIC))
+    return size_cells(Bench(GENERIC, prepare(GENERIC)))
 
 
 def relu(x):
@@ -81,7 +83,7 @@ def test_edges_that_no_cell_is_are_refused_with_their_reason():
 
 def test_all_that_cannot_be_built_is_listed_and_nothing_written(tmp_path):
     theta1, theta2 = np.array([0.02, 3.0, 1.0, 0.5, 0.5]), np.array([1.0, 0.0, 2.5, -1.9, 0.0])
-    assert len(range_problems(DESIGN, theta1, theta2, list("abcde"))) == 4
+    assert len(range_problems(CellLimits(), theta1, theta2, list("abcde"))) == 4
     path = tmp_path / "net.kcnet"
     save_network(ring([(3.0, 0.0), (0.02, 1.0), (1, 1), (1, 1), (1, 1), (1, 1)]), path)
     with pytest.raises(InvalidInputError) as caught:
@@ -102,8 +104,8 @@ def test_the_fit_finds_the_law_it_was_given():
     np.testing.assert_allclose(found, [theta1, theta2], atol=1e-6)
 
 
-def test_sizes_are_on_the_grid_and_add_up():
-    sizes = first_sizes(DESIGN, np.array([0.5, 1.3, 0.0]), np.array([-0.4, 0.7, 1.0]))
+def test_sizes_are_on_the_grid_and_add_up(generic_rig):
+    sizes = first_sizes(generic_rig.design, np.array([0.5, 1.3, 0.0]), np.array([-0.4, 0.7, 1.0]))
     assert sizes.k.tolist() == [3, 8, 2] and sizes.mk.tolist() == [2, 6, 1] and np.isinf(sizes.resistance[2])
     snapped, reasons = snap_sizes(GENERIC, sizes)
     assert reasons == [[], [], []]
@@ -129,7 +131,9 @@ def test_calibrated_cells_are_the_ideal_law_within_their_tolerance(generic_rig):
 
 
 def test_a_theta_that_the_loop_cannot_reach_is_reported_with_the_reason(generic_rig):
-    tight = replace(generic_rig, design=replace(DESIGN, offset_per_unit=5.0))  # one unit for θ2 = 2: no source is left
+    tight = replace(
+        generic_rig, design=replace(generic_rig.design, offset_per_unit=5.0)
+    )  # one unit for θ2 = 2: no source is left
     found = calibrate(tight, np.array([0.15, 0.5]), np.array([2.0, 0.1]))
     assert found.out_of_reach.tolist() == [0] and "narrower" in found.reason[0] and found.reason[1] == ""
 
@@ -209,7 +213,7 @@ def sweep(rig, folder, circuit, source, span, saved, osdi=()):
 
 
 def test_the_read_buffer_follows_and_the_write_switch_passes(generic_rig, tmp_path):
-    text, devices = periphery(GENERIC, DESIGN, generic_rig.direct)
+    text, devices = periphery(GENERIC, generic_rig.design, generic_rig.direct)
     assert len(devices) == 9
     x, y = sweep(
         generic_rig,
@@ -251,7 +255,7 @@ def test_the_verilog_a_cells_have_the_transistor_cells_pins_and_law(generic_rig,
 
 def test_the_cell_in_gf180mcu(tmp_path):
     kit = installed_kit("gf180mcu")
-    rig = Rig(kit, design_cell(kit), prepare(kit))
+    rig = size_cells(Bench(kit, prepare(kit)))
     found = calibrate(rig, np.array([1.1, 0.35, 0.6, 0.2, 0.0]), np.array([0.6, 0.5, -0.9, 0.1, 0.8]))
     assert found.out_of_reach.size == 0
     share = found.share_of_full_scale(found.max_error)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from kcnet_eda.export.mos_cells import bench
 from kcnet_eda.export.render import render
-from kcnet_eda.physical.mos_cell import BOX, CellDesign, CellSizes
+from kcnet_eda.physical.cell_design import BOX, CellDesign
+from kcnet_eda.physical.mos_cell import CellSizes
 from kcnet_eda.physical.pdk import Pdk
 
 #: Hertz at which pin capacitances are measured: slow for every node of the cell.

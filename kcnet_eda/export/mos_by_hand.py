@@ -13,7 +13,7 @@ from kcnet_eda.export.mos_cells import BIAS
 from kcnet_eda.export.mos_netlist import MosCircuit
 from kcnet_eda.export.render import render
 from kcnet_eda.export.schematic import write_schematics
-from kcnet_eda.physical.mos_cell import BOX
+from kcnet_eda.physical.cell_design import BOX
 
 CELL = "kc_cell"  # what testbench/cell.sp calls the kind that the reader put into it
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from kcnet_eda.export.pdk_deck import resistor_line, transistor_line
 from kcnet_eda.export.render import render
-from kcnet_eda.physical.mos_cell import CellDesign, CellSizes, Geometry
+from kcnet_eda.physical.cell_design import CellDesign, Geometry
+from kcnet_eda.physical.mos_cell import CellSizes
 from kcnet_eda.physical.pdk import DeviceKind, Pdk
 from kcnet_eda.physical.tanh_cell import tanh_sizes
 

@@ -18,7 +18,8 @@ from kcnet_eda.export.mos_cells import BIAS, Device, bias_cell, edge_cells, peri
 from kcnet_eda.export.pdk_deck import model_header
 from kcnet_eda.export.render import render
 from kcnet_eda.physical.calibration import Calibration
-from kcnet_eda.physical.mos_cell import BOX, CellDesign, CellEdges
+from kcnet_eda.physical.cell_design import BOX, CellDesign
+from kcnet_eda.physical.mos_cell import CellEdges
 from kcnet_eda.physical.pdk import Pdk, shipped_pdks
 
 Floats = NDArray[np.float64]

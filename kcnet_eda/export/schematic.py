@@ -12,7 +12,7 @@ import schemdraw.elements as elm
 
 from kcnet_eda.export.mos_cells import BIAS
 from kcnet_eda.export.render import render
-from kcnet_eda.physical.mos_cell import CellDesign, Geometry
+from kcnet_eda.physical.cell_design import CellDesign, Geometry
 
 #: Pins of an edge cell, in the netlist's order, with their directions in xschem.
 EDGE_PINS = (
@@ -107,7 +107,6 @@ def _size(g: Geometry, units: str = "") -> str:
 def edge_schematic(c: CellDesign) -> bytes:
     """SVG of the rectifying edge cell; k and mk are units, sizes in µm."""
     s = _Sheet()
-    wells = "; pair1 and pair2 in wells tied to their sources" if c.isolated else ""
     low, top, x_row, e_row, pair = 3.2, 8.0, 6.0, 3.5, 5.6
     for x, gate, net, pin, n in ((0.0, "left", "vbn", "ip", "1"), (4.2, "right", "vbn", "in", "2")):
         side: Side = "left" if gate == "left" else "right"
@@ -115,6 +114,14 @@ def edge_schematic(c: CellDesign) -> bytes:
         s.wire(end, (x, low))
         s.dot((x, e_row))
         s.ground(s.fet("nmos", f"tail{n}", _size(c.tail, "k"), (x, low), side, net))
+    # the follower that holds pair1's well
+    s.vdd((-3.8, top))
+    s.wire((-3.8, top), (-3.8, pair))
+    end = s.fet("nmos", "fol", _size(c.pair), (-3.8, pair), "left", "ip")
+    s.wire(end, (-3.8, low))
+    s.dot((-3.8, e_row))
+    s.net((-3.8, e_row), "w1", "right")
+    s.ground(s.fet("nmos", "folt", _size(c.tail), (-3.8, low), "left", "vbn"))
     s.resistor((0.0, e_row), (4.2, e_row), "deg: R = V0/(I0·θ1) − 2/gm")
     s.net((4.2, pair), "vdd", "right")
     s.vdd((0.0, top))
@@ -144,8 +151,9 @@ def edge_schematic(c: CellDesign) -> bytes:
     s.ground(s.fet("nmos", "snk2", f"{c.sink.w:g}/trim ×mk", (17.4, low), "left"))
     for y in (pair - _NMOS_GATE, low - _NMOS_GATE):
         s.wire((13.2 + _GATE_OUT, y), (17.4 - _GATE_OUT, y))
-    title = "Edge cell: i(s → d) = I0·ReLU(θ1·(v(ip) − v(in))/V0 + θ2). W/L in µm, ×units in parallel" + wells
-    return s.svg(title, (-2.0, 9.6))
+    title = "Edge cell: i(s → d) = I0·ReLU(θ1·(v(ip) − v(in))/V0 + θ2). W/L in µm, ×units in parallel"
+    s.text((-5.6, 9.0), "p-wells: pair1 and fol in w1, pair2 in its source; all others in vss", "left")
+    return s.svg(title, (-5.6, 9.6))
 
 
 def bias_schematic(c: CellDesign) -> bytes:

@@ -1,4 +1,4 @@
-"""The MOS cell of an Eq. (6) edge, i = I_u·ReLU(θ1·(v_s − v_d)/V_u + θ2): from θ to transistor sizes, pure arithmetic.
+"""The MOS cell of an Eq. (6) edge, i = I_u·ReLU(θ1·(v_s − v_d)/V_u + θ2): from θ to what is programmed into it.
 
 A resistively degenerated NMOS pair senses v_s − v_d. The current of one side, pedestal + (v_s − v_d)/(R + R_g), less
 that of a PMOS source, pedestal − θ2, can flow only one way, into a PMOS mirror: the rectifier. ``k`` units of one
@@ -16,98 +16,11 @@ from numpy.typing import NDArray
 
 from kcnet_eda.network.graph import Edges
 from kcnet_eda.network.laws import IDENTITY, PHI_NAMES, RELU
-from kcnet_eda.physical.pdk import DeviceKind, Pdk
+from kcnet_eda.physical.cell_design import BOX, CellDesign, CellLimits
+from kcnet_eda.physical.pdk import Pdk
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-#: Node voltages that cells are made for, in model units on either side of the common mode.
-BOX = 2.0
-_REFERENCE_CURRENT = 2e-6  # the widths below are for this I_u
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Drawn width and length, µm."""
-
-    w: float
-    l: float  # noqa: E741
-
-
-@dataclass(frozen=True)
-class CellDesign:
-    """One unit of each device of the cell in one process, and what the cell can do.
-
-    A unit's pedestal is one I_u. ``slope_per_unit`` is the largest |θ1| of a unit, ``offset_per_unit`` its largest θ2,
-    ``full_scale_per_mirror`` the largest current of a mirror unit.
-    """
-
-    v_unit: float
-    i_unit: float
-    v_cm: float
-    supply: float
-    v_ref: float
-    pair: Geometry
-    tail: Geometry
-    source: Geometry
-    mirror: Geometry
-    sink: Geometry
-    cascode: Geometry
-    clamp: Geometry
-    gate_resistance: float
-    """Of a one-unit pair, 2/gm [ohm]: a first guess, which calibration corrects."""
-    isolated: bool = True
-    """Whether the pair's two sides sit in p-wells of their own (deep n-well), tied to their sources."""
-    well_capacitance: tuple[float, float] = (10e-15, 3e-15)
-    """Of such a well to its surroundings, F: fixed, and a unit; an estimate, since the kits' models leave it out."""
-    slope_per_unit: float = 1 / 6
-    offset_per_unit: float = 0.65
-    full_scale_per_mirror: float = 1.0
-    theta1_min: float = 0.1
-    theta1_max: float = 2.0
-    theta2_max: float = 2.0
-    full_scale_min: float = 0.5
-    clamp_share: float = 2e-3
-    """Current of the clamp at the turn-on point, over I_u: less leaks less and wakes up later."""
-
-    @property
-    def full_scale_max(self) -> float:
-        """The largest current of an edge anywhere in the box, I_u."""
-        return 2 * BOX * self.theta1_max + self.theta2_max
-
-    def range_text(self) -> str:
-        """What can be built, in words."""
-        return (
-            f"|θ1| from {self.theta1_min:g} to {self.theta1_max:g} or 0, θ2 up to {self.theta2_max:g}, and a largest "
-            f"current 4·|θ1| + θ2 of at least {self.full_scale_min:g} (edges of none at all need no cell)"
-        )
-
-
-def design_cell(pdk: Pdk) -> CellDesign:
-    """The cell in a process: widths follow I_u, and no device is smaller than the process draws it."""
-    op = pdk.operating
-    share = op.i0 / _REFERENCE_CURRENT
-
-    def fit(kind: DeviceKind, w: float, l: float) -> Geometry:  # noqa: E741
-        device = pdk.transistor(kind)
-        wide = min(max(w * share, device.width.min), device.width.max)
-        return Geometry(device.width.snap(wide), device.length.snap(min(max(l, device.length.min), device.length.max)))
-
-    return CellDesign(
-        v_unit=op.v0,
-        i_unit=op.i0,
-        v_cm=op.common_mode,
-        supply=op.supply,
-        v_ref=round(0.36 * op.supply, 2),
-        pair=fit("nmos", 1.0, 0.45),
-        tail=fit("nmos", 1.4, 8.0),
-        source=fit("pmos", 1.0, 4.0),
-        mirror=fit("pmos", 0.5, 1.0),
-        sink=fit("nmos", 0.4, 1.6),
-        cascode=fit("nmos", 0.75, 0.5),
-        clamp=fit("pmos", 0.75, 0.4),
-        gate_resistance=0.168 / op.i0,
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,20 +96,20 @@ def full_scale(theta1: Floats, theta2: Floats) -> Floats:
     return np.asarray(2 * BOX * np.abs(theta1) + theta2)
 
 
-def range_problems(design: CellDesign, theta1: Floats, theta2: Floats, names: Sequence[str]) -> list[str]:
+def range_problems(limits: CellLimits, theta1: Floats, theta2: Floats, names: Sequence[str]) -> list[str]:
     """Which of the cells ``names`` cannot be built, each with the reason; empty if all can."""
     a, fs = np.abs(theta1), full_scale(theta1, theta2)
     least, most = 1 - _SLACK, 1 + _SLACK
     checks = (
         (
-            (a > 0) & (a < least * design.theta1_min),
-            f"|θ1| is below {design.theta1_min:g}, too long a resistor: prune it",
+            (a > 0) & (a < least * limits.theta1_min),
+            f"|θ1| is below {limits.theta1_min:g}, too long a resistor: prune it",
         ),
-        (a > most * design.theta1_max, f"|θ1| is above {design.theta1_max:g}: use parallel edges"),
-        (theta2 > most * design.theta2_max, f"θ2 is above {design.theta2_max:g}: use parallel edges"),
+        (a > most * limits.theta1_max, f"|θ1| is above {limits.theta1_max:g}: use parallel edges"),
+        (theta2 > most * limits.theta2_max, f"θ2 is above {limits.theta2_max:g}: use parallel edges"),
         (
-            fs < least * design.full_scale_min,
-            f"4·|θ1| + θ2 is below {design.full_scale_min:g}, lost in the corner: prune it",
+            fs < least * limits.full_scale_min,
+            f"4·|θ1| + θ2 is below {limits.full_scale_min:g}, lost in the corner: prune it",
         ),
     )
     found: list[tuple[int, str]] = []

@@ -208,6 +208,17 @@ class Devices(Settings):
     pmos: Transistor = Field(description="the p-channel transistor")
 
 
+class GmId(Settings):
+    """gm/I_D of each kind of device of the edge cell at its unit's current, 1/V: what widths are chosen for."""
+
+    pair: Positive = Field(14.0, description="the pair: a high one makes its gain hang on the resistor")
+    tail: Positive = Field(4.2, description="the pair's tails: a low one matches better and takes headroom")
+    source: Positive = Field(2.5, description="the PMOS source: a low one leaves width to take away for θ2")
+    mirror: Positive = Field(3.8, description="the PMOS mirrors: a low one is faster and takes headroom")
+    sink: Positive = Field(5.0, description="the sinking mirror")
+    cascode: Positive = Field(12.5, description="the sinking mirror's cascodes: a high one leaves headroom")
+
+
 class Operating(Settings):
     """Where circuits in this process work."""
 
@@ -218,6 +229,7 @@ class Operating(Settings):
     common_mode: Positive = Field(description="voltage that stands for model ground, V")
     v0: Positive = Field(description="volts of a model unit of voltage")
     i0: Positive = Field(description="amperes of a model unit of current")
+    gm_id: GmId = Field(GmId(), description="what the cell's widths are chosen for")
     temperatures: tuple[Number, ...] = Field((-40.0, 27.0, 125.0), min_length=1, description="°C, for studies")
     nominal_temperature: Number = Field(27.0, description="°C, if nothing else is asked for")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.physical.mos_cell import BOX
+from kcnet_eda.physical.cell_design import BOX
 
 Floats = NDArray[np.float64]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.physical.mos_cell import CellDesign, first_sizes
+from kcnet_eda.physical.cell_design import CellDesign
+from kcnet_eda.physical.mos_cell import first_sizes
 
 Floats = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.physical.mos_cell import CellDesign
+from kcnet_eda.physical.cell_design import CellDesign
 from kcnet_eda.physical.pdk import Pdk
 
 _N_UT = 1.4 * 0.02585  # volts: slope factor times the thermal voltage at 27 degC

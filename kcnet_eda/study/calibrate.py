@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -11,14 +10,14 @@ from numpy.typing import NDArray
 
 from kcnet_eda.errors import BadDataError
 from kcnet_eda.export.mos_bench import PIN_FREQUENCY, render_calibration
-from kcnet_eda.export.pdk_deck import model_header
 from kcnet_eda.files import cache_dir, sha256_bytes, write_atomic
 from kcnet_eda.physical.calibration import TOLERANCE, Calibration, pack, unpack
-from kcnet_eda.physical.mos_cell import BOX, CellDesign, CellSizes, first_sizes, full_scale, snap_sizes
-from kcnet_eda.physical.pdk import Pdk
+from kcnet_eda.physical.cell_design import BOX, CellDesign
+from kcnet_eda.physical.mos_cell import CellSizes, first_sizes, full_scale, snap_sizes
 from kcnet_eda.physical.relu_fit import box_points, fit_relu
 from kcnet_eda.progress import NoProgress, Progress
-from kcnet_eda.tools.pdk import MODELS_LINK, Models, run_beside
+from kcnet_eda.study.rig import Rig
+from kcnet_eda.tools.pdk import run_beside
 from kcnet_eda.tools.rawfile import read_ac, read_sweep
 from kcnet_eda.tools.simulators import NGSPICE
 
@@ -43,40 +42,6 @@ class _Measured:
     supply: Floats
     source_pin: Floats
     target_pin: Floats
-
-
-@dataclass(frozen=True, eq=False)
-class Rig:
-    """Where and on what cells are measured. ``temperature`` [°C] and ``supply`` [V] are the kit's if None; cells are
-    drawn for the kit's supply in any case. ``seed`` draws mismatch, of which there is none if None."""
-
-    pdk: Pdk
-    design: CellDesign
-    models: Models
-    corner: str = "tt"
-    resistor_corner: str = "typ"
-    temperature: float | None = None
-    supply: float | None = None
-    seed: int | None = None
-
-    @property
-    def direct(self) -> bool:
-        """Whether the transistors' own models are placed, which is faster where a kit allows it."""
-        return self.seed is None and all(t.direct is not None for t in (self.pdk.devices.nmos, self.pdk.devices.pmos))
-
-    def header(self, extra: Sequence[str] = ()) -> str:
-        """The header of a deck beside which the models are linked; ``extra`` are further compiled models."""
-        return model_header(
-            self.pdk,
-            MODELS_LINK,
-            [*(file.name for file in self.models.osdi), *extra],
-            corner=self.corner,
-            resistor_corner=self.resistor_corner,
-            temperature=self.temperature,
-            mismatch=self.seed is not None,
-            seed=self.seed or 1,
-            direct=self.direct,
-        )
 
 
 def calibrate(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress | None = None) -> Calibration:

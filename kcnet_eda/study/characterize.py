@@ -14,18 +14,21 @@ from numpy.typing import NDArray
 
 from kcnet_eda import __version__
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.export.charac_bench import FREQUENCY, GateProbe, gmid_probes, render_gmid, render_lag
+from kcnet_eda.export.charac_bench import FREQUENCY, render_lag
 from kcnet_eda.export.render import render
 from kcnet_eda.files import cache_dir, sha256_bytes, sha256_file, write_atomic
 from kcnet_eda.physical.calibration import TOLERANCE, Calibration, pack
-from kcnet_eda.physical.gmid import THRESHOLD_A, GmIdTable, table_gates, table_lengths, table_width
-from kcnet_eda.physical.mos_cell import BOX, design_cell, full_scale
-from kcnet_eda.physical.pdk import DeviceKind, Pdk, load_pdk
+from kcnet_eda.physical.cell_design import BOX
+from kcnet_eda.physical.gmid import THRESHOLD_A, GmIdTable
+from kcnet_eda.physical.mos_cell import full_scale
+from kcnet_eda.physical.pdk import DeviceKind, load_pdk
 from kcnet_eda.physical.size_classes import class_names, size_classes
 from kcnet_eda.progress import NoProgress, Progress
-from kcnet_eda.study.calibrate import Rig, calibrate, measure
+from kcnet_eda.study.calibrate import calibrate, measure
+from kcnet_eda.study.rig import Bench, Rig
+from kcnet_eda.study.sizing import gmid_deck, gmid_tables, size_cells
 from kcnet_eda.tools.pdk import prepare, run_beside
-from kcnet_eda.tools.rawfile import read_ac, read_sweep
+from kcnet_eda.tools.rawfile import read_ac
 from kcnet_eda.tools.simulators import NGSPICE
 
 Floats = NDArray[np.float64]
@@ -34,7 +37,6 @@ FORMAT = 1
 #: Shares of the full scale at which a cell's lag is measured.
 LAG_SHARES = (0.1, 0.5)
 _TIMEOUT_S = 600.0
-_KINDS: tuple[DeviceKind, ...] = ("nmos", "pmos")
 
 
 def characterize(
@@ -64,7 +66,7 @@ def characterize(
         raise InvalidInputError(str(out), ["is the name of the Markdown beside the table"], "Name it .json.")
     kit = load_pdk(pdk)
     pairs = kit.corner_pairs(corners)
-    rig = Rig(kit, design_cell(kit), prepare(kit, models))
+    rig = size_cells(Bench(kit, prepare(kit, models)))
     nominal = calibrate(rig, *size_classes(rig.design), progress)
     tables = {}
     with progress.stage(f"{len(pairs)} corners", len(pairs)) as advance:
@@ -116,51 +118,6 @@ def _key(rig: Rig, nominal: Calibration) -> str:
     words = [rig.pdk.model_dump_json(exclude={"file"}), rig.models.sha256, NGSPICE.version()]
     words += [gmid_deck(rig)[0], _lag_deck(rig, nominal)[0], repr(rig.design), str(FORMAT)]
     return sha256_bytes("\n".join(words).encode() + pack(nominal))[:24]
-
-
-def gmid_deck(rig: Rig) -> tuple[str, list[GateProbe]]:
-    """The deck of both gm/I_D tables, and its transistors."""
-    probes = [probe for kind in _KINDS for probe in gmid_probes(rig.pdk, kind, rig.direct)]
-    return render_gmid(rig.pdk, rig.header(), probes, _v_ds(rig.pdk)), probes
-
-
-def _v_ds(pdk: Pdk) -> float:
-    return pdk.operating.supply / 2
-
-
-def gmid_tables(rig: Rig) -> tuple[GmIdTable, GmIdTable]:
-    """The gm/I_D tables of the n- and the p-channel transistor, at |V_DS| of half the supply.
-
-    Raises
-    ------
-    ToolFailedError, NotConvergedError, RunTimeoutError
-        The simulator gave no result; the message names its log.
-    """
-    deck, probes = gmid_deck(rig)
-    gates = [f"i(vg{probe.name})" for probe in probes]
-    drains = [f"i(vd{probe.name})" for probe in probes]
-
-    def read(folder: Path) -> tuple[Floats, Floats, Floats, Floats]:
-        _, current = read_sweep(folder / "op.raw", drains, 0.0)
-        by_gate = read_ac(folder / "g.raw", [*drains, *gates])
-        by_drain = read_ac(folder / "d.raw", drains)
-        n = len(probes)
-        return np.abs(current[0]), by_gate[:n].real, by_drain.real, by_gate[n:].imag / (2 * np.pi * FREQUENCY)
-
-    columns = run_beside(rig.models, deck, "gmid", _TIMEOUT_S, read)
-    v_gs = np.array(table_gates(rig.pdk))
-    found, start = [], 0
-    for kind in _KINDS:
-        length, width = np.array(table_lengths(rig.pdk, kind)), table_width(rig.pdk, kind)
-        stop = start + length.size * v_gs.size
-        current, gm, gds, cgg = (column[start:stop].reshape(length.size, v_gs.size) for column in columns)
-        found.append(
-            GmIdTable(
-                kind, width, _v_ds(rig.pdk), length, v_gs, current / width, gm / current, gds / current, cgg / width
-            )
-        )
-        start = stop
-    return found[0], found[1]
 
 
 def _lag_points(nominal: Calibration) -> list[tuple[int, float]]:

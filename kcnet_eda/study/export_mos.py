@@ -16,11 +16,14 @@ from kcnet_eda.export.testbench import ORDERS, SolverSettings
 from kcnet_eda.network.graph import Network
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.physical.audit import voltage_ranges
-from kcnet_eda.physical.mos_cell import BOX, CellDesign, CellEdges, cell_edges, design_cell, range_problems
+from kcnet_eda.physical.cell_design import BOX, CellLimits
+from kcnet_eda.physical.mos_cell import CellEdges, cell_edges, range_problems
 from kcnet_eda.physical.pdk import Pdk, load_pdk
 from kcnet_eda.physical.scaling import Scaling, resolve
 from kcnet_eda.progress import Progress
-from kcnet_eda.study.calibrate import Rig, calibrate
+from kcnet_eda.study.calibrate import calibrate
+from kcnet_eda.study.rig import Bench
+from kcnet_eda.study.sizing import size_cells
 from kcnet_eda.tools.pdk import prepare
 from kcnet_eda.units import parse_si
 
@@ -58,16 +61,15 @@ def export_mos(
     """
     net = load_network(network_path(network))
     kit = load_pdk(pdk)
-    design = design_cell(kit)
-    scaling = _scaling(design, c, t_unit)
+    scaling = _scaling(kit, c, t_unit)
     require_exportable(net, "mos")
-    edges = buildable(net, kit, design)
+    edges = buildable(net, kit)
     require_error(net, error)
     examples = solve_examples(net)
     circuit = build_circuit(net, scaling, (), None, "mos")
-    rig = Rig(kit, design, prepare(kit, models))
+    rig = size_cells(Bench(kit, prepare(kit, models)))
     found = calibrate(rig, edges.theta1, edges.theta2, progress)
-    mos = MosCircuit(circuit, kit, design, edges, found, rig.direct, _warnings(net, examples.x0))
+    mos = MosCircuit(circuit, kit, rig.design, edges, found, rig.direct, _warnings(net, examples.x0))
     failed = found.out_of_reach
     problems = [
         f"{mos.cell_names[i]} (θ1 = {found.theta1[i]:g}, θ2 = {found.theta2[i]:g}): {found.reason[i]}" for i in failed
@@ -85,25 +87,27 @@ def mos_settings(net: Network, error: float) -> SolverSettings:
     return SolverSettings(error, max(1, round(_STEPS_A_UNIT * net.duration)), ORDERS["ngspice"], adaptive=True)
 
 
-def buildable(net: Network, kit: Pdk, design: CellDesign) -> CellEdges:
+def buildable(net: Network, kit: Pdk) -> CellEdges:
     """The network's edges as cells; :class:`InvalidInputError` lists every edge that cannot be one, with the reason."""
+    limits = CellLimits()
     edges, problems = cell_edges(net.phases[0].edges)
     names = [f"edge {edges.edge[np.flatnonzero(edges.cell == i)[0]]}" for i in range(edges.theta1.size)]
-    problems += range_problems(design, edges.theta1, edges.theta2, names)
+    problems += range_problems(limits, edges.theta1, edges.theta2, names)
     if not len(edges) and not problems:
         problems.append("no edge conducts anywhere in the box")
     if problems:
         raise InvalidInputError(
-            f"network {net.name!r} in {kit.name}", problems, f"The cell can do {design.range_text()}."
+            f"network {net.name!r} in {kit.name}", problems, f"The cell can do {limits.range_text()}."
         )
     return edges
 
 
-def _scaling(design: CellDesign, c: str | float | None, t_unit: str | float | None) -> Scaling:
+def _scaling(kit: Pdk, c: str | float | None, t_unit: str | float | None) -> Scaling:
+    op = kit.operating
     seconds = None if t_unit is None else parse_si(t_unit)
     if c is None:
-        c = (seconds if seconds is not None else DEFAULT_T_UNIT) * design.i_unit / design.v_unit
-    return resolve(c=parse_si(c), v_unit=design.v_unit, i_unit=design.i_unit, t_unit=seconds, v_cm=design.v_cm)
+        c = (seconds if seconds is not None else DEFAULT_T_UNIT) * op.i0 / op.v0
+    return resolve(c=parse_si(c), v_unit=op.v0, i_unit=op.i0, t_unit=seconds, v_cm=op.common_mode)
 
 
 def _warnings(net: Network, x0: Floats) -> tuple[str, ...]:
