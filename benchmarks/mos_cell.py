@@ -194,7 +194,7 @@ def plot(results: dict[str, Any], file: Path) -> None:
             line = {"color": colour, "dash": dash, "width": 2}
             figure.add_scatter(x=T_UNITS, y=y, mode="lines+markers", line=line, name=f"{name}, {word}")
     for limit, word in ((0.12, "target, worst"), (0.05, "target, median")):
-        figure.add_scatter(x=[JUDGED_T_UNIT], y=[limit], mode="markers+text", text=[word], textposition="bottom right",
+        figure.add_scatter(x=[JUDGED_T_UNIT], y=[limit], text=[word], mode="markers+text", textposition="bottom right",
                            marker={"symbol": "line-ew-open", "size": 26, "color": "#444"}, showlegend=False)  # fmt: skip
     figure.update_xaxes(type="log", title="T_u, a model unit of time [s]", exponentformat="SI")
     figure.update_yaxes(type="log", title="largest node error over 2 T_u [V0]", dtick=1)
