@@ -194,8 +194,9 @@ def plot(results: dict[str, Any], file: Path) -> None:
             line = {"color": colour, "dash": dash, "width": 2}
             figure.add_scatter(x=T_UNITS, y=y, mode="lines+markers", line=line, name=f"{name}, {word}")
     for limit, word in ((0.12, "target, worst"), (0.05, "target, median")):
-        figure.add_scatter(x=[JUDGED_T_UNIT], y=[limit], text=[word], mode="markers+text", textposition="bottom right",
-                           marker={"symbol": "line-ew-open", "size": 26, "color": "#444"}, showlegend=False)  # fmt: skip
+        bar = {"symbol": "line-ew-open", "size": 26, "color": "#444"}
+        where = {"text": [word], "textposition": "bottom right", "showlegend": False}
+        figure.add_scatter(x=[JUDGED_T_UNIT], y=[limit], mode="markers+text", marker=bar, **where)
     figure.update_xaxes(type="log", title="T_u, a model unit of time [s]", exponentformat="SI")
     figure.update_yaxes(type="log", title="largest node error over 2 T_u [V0]", dtick=1)
     figure.update_layout(template="simple_white", width=820, height=480, legend={"x": 0.68, "y": 0.98})
