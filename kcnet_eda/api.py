@@ -88,12 +88,15 @@ def export(
     if level != "mos":
         if pdk is not None:
             raise InvalidInputError(f"--pdk {pdk}", [f"has no meaning at the {level} level"], "Add --level mos.")
+        if "start" in given:
+            where = f"--start {given['start']}"
+            raise InvalidInputError(where, [f"has no meaning at the {level} level"], "Add --level mos.")
         return export_bundle(network, out, level=level, **given)
     if pdk is None:
         raise InvalidInputError(
             "--level mos", ["needs a process kit"], "Name one with --pdk; 'kcnet pdk list' has them."
         )
-    fixed = [name for name in given if name not in ("c", "t_unit", "error")]
+    fixed = [name for name in given if name not in ("c", "t_unit", "error", "start")]
     if fixed:
         raise InvalidInputError(
             "--level mos",

@@ -15,7 +15,7 @@ from conftest import installed_kit
 
 from kcnet_eda import api
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.export.mos_cells import bias_cell, periphery, series, source_fingers, tanh_cell
+from kcnet_eda.export.mos_cells import bias_cell, read_cell, series, source_fingers, tanh_cell, write_cell
 from kcnet_eda.files import resource_dir
 from kcnet_eda.network.graph import Edges, Network, Phase
 from kcnet_eda.network.laws import IDENTITY, LEAKY_RELU, RELU, eq6
@@ -213,8 +213,9 @@ def sweep(rig, folder, circuit, source, span, saved, osdi=()):
 
 
 def test_the_read_buffer_follows_and_the_write_switch_passes(generic_rig, tmp_path):
-    text, devices = periphery(GENERIC, generic_rig.design, generic_rig.direct)
-    assert len(devices) == 9
+    cells = [make(GENERIC, generic_rig.design, generic_rig.direct) for make in (write_cell, read_cell)]
+    assert [len(devices) for _, devices in cells] == [4, 5]
+    text = "".join(text for text, _ in cells)
     x, y = sweep(
         generic_rig,
         tmp_path,

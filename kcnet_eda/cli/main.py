@@ -136,6 +136,10 @@ def export(
     g_unit: Annotated[str | None, typer.Option(help="Siemens of a model unit.")] = None,
     v_cm: Annotated[str | None, typer.Option(help="Common-mode voltage, model ground.  [0; mos: the kit's]")] = None,
     error: ErrorBound = 1e-3,
+    start: Annotated[
+        str | None,
+        typer.Option(help="How nodes start at the mos level: held by ic, or written through switches.  [ic]"),
+    ] = None,
     lower: Annotated[
         str | None,
         typer.Option(
@@ -165,6 +169,7 @@ def export(
             g_unit=g_unit,
             v_cm=v_cm,
             error=error,
+            start=start,
             lower=lower,
             progress=progress,
         )

@@ -63,6 +63,11 @@ class Bundle:
     edited: tuple[str, ...]
     """Files whose content is no longer what was exported."""
 
+    @property
+    def write_time(self) -> float:
+        """Seconds for which switches write the nodes before the network evolves."""
+        return float((self.manifest["mos"] or {}).get("write_time", 0.0))
+
     def netlist(self, simulator: str, stage: Stage | None) -> Path:
         """The netlist of a phase for a simulator; of all phases in one where ``stage`` is None."""
         return self.path / "netlist" / _netlist_name(self.circuit, simulator, stage)
@@ -212,7 +217,8 @@ def _write(
 
     sample = Sample("the first example input", examples.x0[0, 1:] * scaling.v_unit, "example")
     own = settings["ngspice"]
-    window = gated_window(circuit, own) if several else stage_window(circuit, circuit.stages[0], own)
+    lead_in = 0.0 if mos is None else mos.write_time
+    window = gated_window(circuit, own) if several else stage_window(circuit, circuit.stages[0], own, lead_in)
     used = sorted(circuit.modules(gated=several))
     (folder / "testbench" / "example.sp").write_text(
         render_testbench(
@@ -244,7 +250,7 @@ def _write(
         "phases": list(zip(net.phases, circuit.stages, strict=True)),
         "several": several,
         "n_capacitors": len(all_nets(circuit)),
-        "t_end": circuit.run_time(several),
+        "t_end": lead_in + circuit.run_time(several),
         "modules": used,
         "reference": method(net),
         "readout": [circuit.banks[-1].nets[n] for n in net.readout],

@@ -33,6 +33,7 @@ LEVELS = ("behavioral", "structural", "mos")
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED = {RAIL, "time", "gnd", "temp", "hertz"}  # SPICE gives these a meaning of their own
 _LONGEST_NAME = 32
+_MOS_MADE = re.compile(r"vdd|vref|vb[np]|vclp|wrb?|wi_.+")  # supply, bias and write lines of the MOS level
 # What the one netlist of all phases makes itself: enables, and the capacitors of later banks.
 _MADE = re.compile(r"(en|tr)\d+|.+_(p\d+|end)")
 
@@ -171,6 +172,12 @@ def require_exportable(network: Network, level: str = "behavioral") -> None:
     found = _export_problems(network)
     if level != "behavioral" and len(network.phases) > 1:
         found.append(f"it has {len(network.phases)} phases; the {level} level is for one")
+    made = [n for n in network.node_names[1:] if _MOS_MADE.fullmatch(n)]
+    if level == "mos" and made:
+        found.append(
+            f"{len(made)} node names are kept for nets of the MOS level (first: {made[0]!r}); use none of vdd, vref, "
+            "vbn, vbp, vclp, wr, wrb and wi_<name>"
+        )
     if level == "structural":
         found += [text for phase in network.phases for text in two_terminal_problems(phase.edges)]
     if found:

@@ -18,6 +18,7 @@ BIAS = "kc_bias"
 _DECOUPLING, _DECOUPLING_A_CELL = 20e-12, 0.2e-12  # farads a bias line
 _AMPLIFIER_CURRENT = 2.0  # I_u in the reference amplifier's bias branch
 _AMPLIFIER_DROP = 0.9  # volts of its diode
+_SWITCH_WIDTH, _SWITCH_CURRENT = 2.0, 2e-6  # µm of a finger of the write switch, for this I_u
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def edge_cells(
             k=k,
             mk=mk,
             well_capacitance=design.well_capacitance[0] + k * design.well_capacitance[1],
+            lead_capacitance=design.lead / resistance,
             resistors=series(pdk, resistance, "e1", "e2") if resistance < float("inf") else [],
             source_fingers=source_fingers(pdk, width, k),
             sink_length=length,
@@ -176,15 +178,20 @@ def bench(
     }
 
 
-def periphery(pdk: Pdk, design: CellDesign, direct: bool) -> tuple[str, list[Device]]:
-    """Write switch (pins in out wr wrb vdd vss) and read buffer (pins in out vdd vss vbn), and their devices."""
+def write_cell(pdk: Pdk, design: CellDesign, direct: bool) -> tuple[str, list[Device]]:
+    """The write switch (pins in out wr wrb vdd vss), and its devices."""
     nmos, pmos = pdk.devices.nmos, pdk.devices.pmos
-    write, read = Placer(pdk, "kc_write", direct), Placer(pdk, "kc_read", direct)
-    n = Geometry(nmos.width.snap(max(0.5, nmos.width.min)), nmos.length.min)
-    p = Geometry(pmos.width.snap(max(1.0, pmos.width.min)), pmos.length.min)
-    text = render("mos/write_switch.j2", n=n, p=p, nmos=write.nmos, pmos=write.pmos)
-    text += render("mos/read_buffer.j2", c=design, nmos=read.nmos, pmos=read.pmos)
-    return text, write.devices + read.devices
+    placer = Placer(pdk, "kc_write", direct)
+    share = design.i_unit / _SWITCH_CURRENT
+    n = Geometry(nmos.width.snap(max(_SWITCH_WIDTH * share, nmos.width.min)), nmos.length.min)
+    p = Geometry(pmos.width.snap(max(2 * _SWITCH_WIDTH * share, pmos.width.min)), pmos.length.min)
+    return render("mos/write_switch.j2", n=n, p=p, nmos=placer.nmos, pmos=placer.pmos), placer.devices
+
+
+def read_cell(pdk: Pdk, design: CellDesign, direct: bool) -> tuple[str, list[Device]]:
+    """The read buffer (pins in out vdd vss vbn), and its devices."""
+    placer = Placer(pdk, "kc_read", direct)
+    return render("mos/read_buffer.j2", c=design, nmos=placer.nmos, pmos=placer.pmos), placer.devices
 
 
 def tanh_cell(

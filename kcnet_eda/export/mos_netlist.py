@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcnet_eda.export.circuit import Circuit
-from kcnet_eda.export.mos_cells import BIAS, Device, bias_cell, edge_cells, periphery
+from kcnet_eda.export.mos_cells import BIAS, Device, bias_cell, edge_cells, read_cell, write_cell
 from kcnet_eda.export.pdk_deck import model_header
 from kcnet_eda.export.render import render
 from kcnet_eda.physical.calibration import Calibration
@@ -24,6 +24,11 @@ from kcnet_eda.physical.pdk import Pdk, shipped_pdks
 
 Floats = NDArray[np.float64]
 
+#: How nodes start: held by .ic in the operating point, or written through switches.
+STARTS = ("ic", "switches")
+#: Of a model unit of time: how long the switches write, some 40 of their time constants, and their gates' edges.
+WRITE_SHARE, _EDGE_SHARE = 0.1, 1 / 300
+
 #: Of a bundle whose kit is not a shipped one.
 KIT_FILE = "pdk.yaml"
 _FF = 1e15  # a farad
@@ -32,7 +37,7 @@ _FF = 1e15  # a farad
 @dataclass(frozen=True, eq=False)
 class MosCircuit:
     """The transistors of a circuit: its edges as cells, the cells as calibrated. ``direct`` places the transistors'
-    own models instead of their wrapper subcircuits."""
+    own models instead of their wrapper subcircuits. ``start`` is one of :data:`STARTS`."""
 
     circuit: Circuit
     pdk: Pdk
@@ -41,6 +46,7 @@ class MosCircuit:
     calibration: Calibration
     direct: bool
     warnings: tuple[str, ...] = ()
+    start: str = "ic"
 
     def header(self, models: str | Path, osdi: Sequence[str | Path]) -> str:
         """The lines that load the kit's models from ``models``."""
@@ -53,6 +59,7 @@ class MosCircuit:
             "pdk": self.pdk.name,
             "pdk_file": None if shipped_pdks().get(self.pdk.name) == self.pdk.file else KIT_FILE,
             "direct": self.direct,
+            "write_time": self.write_time,
             "design": asdict(self.design),
             "cells": len(self.cell_names),
             "cell_instances": len(self.edges),
@@ -92,6 +99,11 @@ class MosCircuit:
         return c
 
     @property
+    def write_time(self) -> float:
+        """Seconds for which switches write the nodes before the network evolves; 0 where .ic holds them."""
+        return WRITE_SHARE * self.circuit.scaling.t_unit if self.start == "switches" else 0.0
+
+    @property
     def drawn_capacitance(self) -> Floats:
         """What is left to draw of each node's capacitor, F [nodes]."""
         return self.circuit.scaling.c - self.parasitics
@@ -123,6 +135,9 @@ class MosCircuit:
         """Every kind of device with how many cells have it."""
         times = np.bincount(self.edges.cell, minlength=len(self.cell_names)).tolist()
         found = [(device, 1) for device in self._bias[1]]
+        if self.write_time:
+            nodes = len(self.circuit.nets) - 1
+            found += [(device, nodes) for device in write_cell(self.pdk, self.design, self.direct)[1]]
         for n, (_, devices) in zip(times, self._cells, strict=True):
             found += [(device, n) for device in devices]
         return found
@@ -131,7 +146,8 @@ class MosCircuit:
         """Drawn area in µm²: gates, resistors and capacitors, without wiring, contacts and wells."""
         gates = sum(n * d.m * d.w * d.l for d, n in self.devices() if d.kind != "resistor")
         resistors = sum(n * d.m * d.w * d.l for d, n in self.devices() if d.kind == "resistor")
-        capacitors = float(self.drawn_capacitance[1:].clip(0).sum()) * _FF / self.pdk.capacitor.density
+        leads = float((self.design.lead / self.calibration.sizes.resistance)[self.edges.cell].sum())
+        capacitors = (float(self.drawn_capacitance[1:].clip(0).sum()) + leads) * _FF / self.pdk.capacitor.density
         return {"gates": gates, "resistors": resistors, "capacitors": capacitors}
 
     def readme(self) -> dict[str, Any]:
@@ -168,15 +184,16 @@ class MosCircuit:
             bias_name=BIAS,
             cells=[text for text, _ in self._cells],
             instances=self.instances,
+            write_time=self.write_time,
+            write_cell=write_cell(self.pdk, self.design, self.direct)[0],
+            edge_time=_EDGE_SHARE * self.circuit.scaling.t_unit,
             nets=list(zip(self.circuit.nets[1:], self.drawn_capacitance[1:].tolist(), strict=True)),
         )
 
     def periphery(self) -> str:
         """The cells that put voltages on nodes and read them, which the testbenches' ideal sources do without."""
-        return (
-            "* Write switch and read buffer, for use beside the circuit\n"
-            + periphery(self.pdk, self.design, self.direct)[0]
-        )
+        cells = (make(self.pdk, self.design, self.direct)[0] for make in (write_cell, read_cell))
+        return "* Write switch and read buffer, for use beside the circuit\n" + "".join(cells)
 
     def edge_map_csv(self) -> str:
         """Every trained edge with its cell, its sizes, and the law that was fitted to it."""

@@ -81,16 +81,19 @@ class SolverSettings:
 
 @dataclass(frozen=True)
 class Window:
-    """What one transient run covers: the capacitors' nets, how long it lasts and the solver's step, in seconds."""
+    """What one transient run covers: the capacitors' nets, when it ends and the solver's step, in seconds. The network
+    evolves from ``lead_in`` on; before that the nodes are written."""
 
     nets: tuple[str, ...]
     t_end: float
     t_step: float
+    lead_in: float = 0.0
 
 
-def stage_window(circuit: Circuit, stage: Stage, settings: SolverSettings) -> Window:
-    """The window of one phase."""
-    return Window(circuit.nets[1 : stage.n_nodes], stage.duration, stage.duration / settings.steps)
+def stage_window(circuit: Circuit, stage: Stage, settings: SolverSettings, lead_in: float = 0.0) -> Window:
+    """The window of one phase, after ``lead_in`` seconds of writing."""
+    step = stage.duration / settings.steps
+    return Window(circuit.nets[1 : stage.n_nodes], lead_in + stage.duration, step, lead_in)
 
 
 def gated_window(circuit: Circuit, settings: SolverSettings) -> Window:

@@ -68,7 +68,9 @@ class CellDesign(CellLimits):
     well_capacitance: tuple[float, float] = (10e-15, 3e-15)
     """Of the p-well of one side of the pair to its surroundings, F: fixed, and a unit; an estimate, since the kits'
     models leave it out."""
-    clamp_share: float = 2e-3
+    lead: float = 3e-9
+    """Time constant of the degeneration resistor and the capacitor across it, seconds: about the mirrors' lag."""
+    clamp_share: float = 6e-3
     """Current of the clamp at the turn-on point, over I_u: less leaks less and wakes up later."""
 
 

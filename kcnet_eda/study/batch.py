@@ -164,9 +164,10 @@ def _read(bench: Bench, leg: Leg, way: _Way, path: Path, failure: KcnetError, be
     end = np.zeros((1, len(nets)))
     end[0, 1:] = (waves.values[-1, [column[net] for net in nets[1:]]] - scaling.v_cm) / scaling.v_unit
     which = np.searchsorted([until for until, _ in leg.spans[:-1]], waves.time, side="right")
+    which[waves.time < leg.window.lead_in] = -1  # the nodes are still being written
     for number, (_, nets) in enumerate(leg.spans):
         if network.readout.max() < len(nets):
-            way.time.append(waves.time[which == number] + begin)
+            way.time.append(waves.time[which == number] - leg.window.lead_in + begin)
             way.readout.append(waves.values[which == number][:, [column[nets[n]] for n in network.readout]])
         else:  # the outputs begin in a later phase
             way.time.clear()

@@ -11,7 +11,7 @@ from kcnet_eda.dynamics.contract import require_error
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.export.bundle import DEFAULT_ERROR, Bundle, solve_examples, write_bundle
 from kcnet_eda.export.circuit import build_circuit, require_exportable
-from kcnet_eda.export.mos_netlist import MosCircuit
+from kcnet_eda.export.mos_netlist import STARTS, MosCircuit
 from kcnet_eda.export.testbench import ORDERS, SolverSettings
 from kcnet_eda.network.graph import Network
 from kcnet_eda.network.store import load_network, network_path
@@ -43,6 +43,7 @@ def export_mos(
     c: str | float | None = None,
     t_unit: str | float | None = None,
     error: float = DEFAULT_ERROR,
+    start: str = "ic",
     progress: Progress | None = None,
 ) -> Bundle:
     """Size and calibrate a cell for every edge of a network in the process ``pdk`` (a shipped kit's name or a YAML
@@ -50,7 +51,8 @@ def export_mos(
 
     Voltages, currents and the common mode are the kit's; ``c`` or ``t_unit`` sets the speed (T_u is 300 ns if neither
     is given). ``error`` is the simulator's local error, not the circuit's. ``models`` is a folder that has the kit's
-    models, if they are not where the kit's file says.
+    models, if they are not where the kit's file says. ``start``: nodes are held at their initial voltages by "ic", or
+    written through "switches" before they evolve.
 
     Raises
     ------
@@ -59,6 +61,8 @@ def export_mos(
     KcnetError
         The kit's models are not on this machine, or a tool failed.
     """
+    if start not in STARTS:
+        raise InvalidInputError(f"--start {start}", ["is not known"], f"Use {' or '.join(STARTS)}.")
     net = load_network(network_path(network))
     kit = load_pdk(pdk)
     scaling = _scaling(kit, c, t_unit)
@@ -69,7 +73,7 @@ def export_mos(
     circuit = build_circuit(net, scaling, (), None, "mos")
     rig = size_cells(Bench(kit, prepare(kit, models)))
     found = calibrate(rig, edges.theta1, edges.theta2, progress)
-    mos = MosCircuit(circuit, kit, rig.design, edges, found, rig.direct, _warnings(net, examples.x0))
+    mos = MosCircuit(circuit, kit, rig.design, edges, found, rig.direct, _warnings(net, examples.x0), start)
     failed = found.out_of_reach
     problems = [
         f"{mos.cell_names[i]} (θ1 = {found.theta1[i]:g}, θ2 = {found.theta2[i]:g}): {found.reason[i]}" for i in failed

@@ -63,9 +63,9 @@ class Bench:
             ]
         return [
             Leg(
-                stage_window(circuit, stage, settings),
+                stage_window(circuit, stage, settings, self.bundle.write_time),
                 range(stage.number, stage.number + 1),
-                ((stage.duration, circuit.nets[: stage.n_nodes]),),
+                ((self.bundle.write_time + stage.duration, circuit.nets[: stage.n_nodes]),),
                 _netlist_file(stage),
                 _osdi(circuit.modules(gated=False) and [g.table.module for g in stage.groups]),
                 self.header,

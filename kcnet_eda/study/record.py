@@ -140,6 +140,7 @@ def make_record(
         },
         "time": {
             "phases_s": bundle.circuit.t_end,
+            "write_s": bundle.write_time,  # before T
             "transfers_s": line.in_windows,  # a staged run hands over without them
             "windows_s": [list(window) for window in line.windows.values()] if plan.gated else [],
         },
