@@ -177,7 +177,7 @@ def test_a_broken_file_has_all_its_breaks_listed_with_key_and_meaning(tmp_path):
         ("file: generic180.lib, section: tt", 'file: "a\\nb", section: tt', "without quotes"),
         ("size_unit: u", 'size_unit: ""', "size_unit must be u without"),
         ("temperatures", "temperature", ""),
-        ("source:", "file: x\nsource:", "not a key"),
+        ("source:\n", "file: x\nsource:\n", "not a key"),
         ("source:\n  path", "source:\n  # path", "names no place|valid dict"),
         ("mismatch:\n", "mismatch: {}\nx:\n", "switches nothing"),
         ("  i0: 2u", "  i0: 2u\n  nominal_temperature: -300", "absolute zero"),
