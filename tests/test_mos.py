@@ -15,7 +15,7 @@ from conftest import installed_kit
 
 from kcnet_eda import api
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.export.mos_cells import bias_cell, read_cell, series, source_fingers, tanh_cell, write_cell
+from kcnet_eda.export.mos_cells import BIAS, Placer, bias_cell, read_cell, series, source_fingers, tanh_cell, write_cell
 from kcnet_eda.files import resource_dir
 from kcnet_eda.network.graph import Edges, Network, Phase
 from kcnet_eda.network.laws import IDENTITY, LEAKY_RELU, RELU, eq6
@@ -196,7 +196,7 @@ def sweep(rig, folder, circuit, source, span, saved, osdi=()):
     """A DC sweep of ``circuit`` with the kit's models and bias."""
     link_models(rig.models, folder)
     header = rig.header(osdi)
-    bias, _ = bias_cell(rig.pdk, rig.design, 1, rig.direct)
+    bias = bias_cell(Placer(rig.pdk, BIAS, rig.direct), rig.design, 1)
     lines = [
         "* check",
         header,

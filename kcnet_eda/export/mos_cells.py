@@ -15,6 +15,19 @@ from kcnet_eda.physical.pdk import DeviceKind, Pdk
 from kcnet_eda.physical.tanh_cell import tanh_sizes
 
 BIAS = "kc_bias"
+#: Pins of an edge cell, in the netlist's order, with their directions in xschem.
+EDGE_PINS = (
+    ("s", "inout"),
+    ("d", "inout"),
+    ("ip", "in"),
+    ("in", "in"),
+    ("vdd", "inout"),
+    ("vss", "inout"),
+    ("vbn", "in"),
+    ("vbp", "in"),
+    ("vclp", "in"),
+)
+BIAS_PINS = ("vref", "vdd", "vss", "vbn", "vbp", "vclp")
 _DECOUPLING, _DECOUPLING_A_CELL = 20e-12, 0.2e-12  # farads a bias line
 _AMPLIFIER_CURRENT = 2.0  # I_u in the reference amplifier's bias branch
 _AMPLIFIER_DROP = 0.9  # volts of its diode
@@ -37,12 +50,12 @@ class Placer:
     """Writes device lines for a template and keeps a list of what it wrote."""
 
     def __init__(self, pdk: Pdk, cell: str, direct: bool) -> None:
-        self._pdk, self._cell, self._direct = pdk, cell, direct
+        self.pdk, self.cell, self._direct = pdk, cell, direct
         self.devices: list[Device] = []
 
     def _transistor(self, kind: DeviceKind, name: str, nodes: str, w: float, l: float, m: int) -> str:  # noqa: E741
-        line = transistor_line(self._pdk, kind, name, nodes.split(), w, l, int(m), direct=self._direct)
-        self.devices.append(Device(self._cell, name, kind, w, l, int(m)))
+        line = transistor_line(self.pdk, kind, name, nodes.split(), w, l, int(m), direct=self._direct)
+        self.devices.append(Device(self.cell, name, kind, w, l, int(m)))
         return line.rstrip("\n")
 
     def nmos(self, name: str, nodes: str, w: float, l: float, m: int) -> str:  # noqa: E741
@@ -55,14 +68,29 @@ class Placer:
 
     def resistor(self, name: str, a: str, b: str, bulk: str, length: float) -> str:
         """A poly resistor of the kit's smallest width."""
-        width = self._pdk.resistor.width.min
-        self.devices.append(Device(self._cell, name, "resistor", width, length, 1))
-        return resistor_line(self._pdk, name, a, b, bulk, length, width).rstrip("\n")
+        width = self.pdk.resistor.width.min
+        self.devices.append(Device(self.cell, name, "resistor", width, length, 1))
+        return resistor_line(self.pdk, name, a, b, bulk, length, width).rstrip("\n")
 
     def resistors_between(self, name: str, a: str, b: str, resistance: float) -> str:
         """As many resistors in series as ``resistance`` [ohm] takes."""
-        parts = series(self._pdk, resistance, a, b)
+        parts = series(self.pdk, resistance, a, b)
         return "\n".join(self.resistor(f"{name}{i}", p, q, "vss", length) for i, (p, q, length) in enumerate(parts, 1))
+
+
+class MeteredPlacer(Placer):
+    """Places an ammeter (``vm<name>``) in every transistor's drain; ``terminals`` are drain, gate and source of each by
+    its name."""
+
+    def __init__(self, pdk: Pdk, cell: str, direct: bool) -> None:
+        super().__init__(pdk, cell, direct)
+        self.terminals: dict[str, tuple[str, str, str]] = {}
+
+    def _transistor(self, kind: DeviceKind, name: str, nodes: str, w: float, l: float, m: int) -> str:  # noqa: E741
+        drain, gate, source, bulk = nodes.split()
+        self.terminals[name] = drain, gate, source
+        line = super()._transistor(kind, name, f"m_{name} {gate} {source} {bulk}", w, l, m)
+        return f"vm{name} {drain} m_{name} 0\n{line}"
 
 
 def series(pdk: Pdk, resistance: float, a: str, b: str) -> list[tuple[str, str, float]]:
@@ -93,48 +121,51 @@ def edge_cells(
     names: Sequence[str],
     direct: bool,
 ) -> Iterator[tuple[str, list[Device]]]:
-    """The subcircuit of each cell (pins s d ip in vdd vss vbn vbp vclp) and its devices; ``sizes`` are on the grid and
-    ``theta`` are the (θ1, θ2) to name in the comment."""
-    columns = (sizes.k, sizes.mk, sizes.resistance, sizes.source_width, sizes.sink_length)
-    rows = zip(names, theta, *(c.tolist() for c in columns), strict=True)
-    for name, (theta1, theta2), k, mk, resistance, width, length in rows:
+    """The subcircuit of each cell (pins :data:`EDGE_PINS`) and its devices; ``sizes`` are on the grid and ``theta`` are
+    the (θ1, θ2) to name in the comment."""
+    for i, name in enumerate(names):
         placer = Placer(pdk, name, direct)
-        text = render(
-            "mos/edge_relu.j2",
-            name=name,
-            theta1=theta1,
-            theta2=theta2,
-            c=design,
-            i_unit=design.i_unit,
-            v_unit=design.v_unit,
-            k=k,
-            mk=mk,
-            well_capacitance=design.well_capacitance[0] + k * design.well_capacitance[1],
-            lead_capacitance=design.lead / resistance,
-            resistors=series(pdk, resistance, "e1", "e2") if resistance < float("inf") else [],
-            source_fingers=source_fingers(pdk, width, k),
-            sink_length=length,
-            nmos=placer.nmos,
-            pmos=placer.pmos,
-            resistor=placer.resistor,
-        )
-        yield text, placer.devices
+        yield edge_cell(placer, design, sizes, i, theta[i]), placer.devices
 
 
-def bias_cell(pdk: Pdk, design: CellDesign, n_cells: int, direct: bool) -> tuple[str, list[Device]]:
-    """The bias generator (pins vref vdd vss vbn vbp vclp) for ``n_cells`` cells, and its devices.
+def edge_cell(placer: Placer, design: CellDesign, sizes: CellSizes, at: int, theta: tuple[float, float]) -> str:
+    """The subcircuit of cell ``at`` of ``sizes``, its devices placed by ``placer``."""
+    pdk, k, resistance = placer.pdk, int(sizes.k[at]), float(sizes.resistance[at])
+    return render(
+        "mos/edge_relu.j2",
+        name=placer.cell,
+        theta1=theta[0],
+        theta2=theta[1],
+        c=design,
+        i_unit=design.i_unit,
+        v_unit=design.v_unit,
+        k=k,
+        mk=int(sizes.mk[at]),
+        well_capacitance=design.well_capacitance[0] + k * design.well_capacitance[1],
+        lead_capacitance=design.lead / resistance,
+        resistors=series(pdk, resistance, "e1", "e2") if resistance < float("inf") else [],
+        source_fingers=source_fingers(pdk, float(sizes.source_width[at]), k),
+        sink_length=float(sizes.sink_length[at]),
+        nmos=placer.nmos,
+        pmos=placer.pmos,
+        resistor=placer.resistor,
+    )
+
+
+def bias_cell(placer: Placer, design: CellDesign, n_cells: int) -> str:
+    """The bias generator (pins :data:`BIAS_PINS`) for ``n_cells`` cells, its devices placed by ``placer``.
 
     The clamps' few nanoamperes come from I_u in two steps: a small PMOS beside the source unit, then a mirror of
     ``c_down`` to one whose output ``c_out`` reference clamps share.
     """
+    pdk = placer.pdk
     p, n = pdk.devices.pmos, pdk.devices.nmos
     source, c_out = design.source, 4
     small_l = p.length.snap(min(2.5 * source.l, p.length.max))
     small_w = p.width.snap(max(0.4 * source.w, p.width.min))
     first = design.i_unit * (small_w / small_l) / (source.w / source.l)
     c_down = max(1, round(first / (c_out * design.clamp_share * design.i_unit)))
-    placer = Placer(pdk, BIAS, direct)
-    text = render(
+    return render(
         "mos/bias.j2",
         c=design,
         i_unit=design.i_unit,
@@ -150,7 +181,6 @@ def bias_cell(pdk: Pdk, design: CellDesign, n_cells: int, direct: bool) -> tuple
         pmos=placer.pmos,
         resistors_between=placer.resistors_between,
     )
-    return text, placer.devices
 
 
 def bench(
@@ -169,7 +199,7 @@ def bench(
     names = [f"kc_edge_{i}" for i in range(len(sizes))]
     return {
         "header": header,
-        "bias": bias_cell(pdk, design, n_instances, direct)[0],
+        "bias": bias_cell(Placer(pdk, BIAS, direct), design, n_instances),
         "bias_name": BIAS,
         "cells": [text for text, _ in edge_cells(pdk, design, sizes, theta, names, direct)],
         "names": names,

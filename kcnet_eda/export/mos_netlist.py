@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcnet_eda.export.circuit import Circuit
-from kcnet_eda.export.mos_cells import BIAS, Device, bias_cell, edge_cells, read_cell, write_cell
+from kcnet_eda.export.mos_cells import BIAS, Device, Placer, bias_cell, edge_cells, read_cell, write_cell
 from kcnet_eda.export.pdk_deck import model_header
 from kcnet_eda.export.render import render
 from kcnet_eda.physical.calibration import Calibration
@@ -124,7 +124,8 @@ class MosCircuit:
 
     @cached_property
     def _bias(self) -> tuple[str, list[Device]]:
-        return bias_cell(self.pdk, self.design, len(self.edges), self.direct)
+        placer = Placer(self.pdk, BIAS, self.direct)
+        return bias_cell(placer, self.design, len(self.edges)), placer.devices
 
     @property
     def static_current(self) -> float:

@@ -10,22 +10,10 @@ from typing import Literal
 import schemdraw
 import schemdraw.elements as elm
 
-from kcnet_eda.export.mos_cells import BIAS
+from kcnet_eda.export.mos_cells import BIAS, EDGE_PINS
 from kcnet_eda.export.render import render
 from kcnet_eda.physical.cell_design import CellDesign, Geometry
 
-#: Pins of an edge cell, in the netlist's order, with their directions in xschem.
-EDGE_PINS = (
-    ("s", "inout"),
-    ("d", "inout"),
-    ("ip", "in"),
-    ("in", "in"),
-    ("vdd", "inout"),
-    ("vss", "inout"),
-    ("vbn", "in"),
-    ("vbp", "in"),
-    ("vclp", "in"),
-)
 _FET = 1.67  # drawing units from a transistor's drain to its source
 _GATE_OUT = 0.92  # from its channel to its gate's end
 _NMOS_GATE, _PMOS_GATE = 1.17, 0.5  # below its upper end

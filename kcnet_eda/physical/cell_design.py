@@ -68,20 +68,21 @@ class CellDesign(CellLimits):
     well_capacitance: tuple[float, float] = (10e-15, 3e-15)
     """Of the p-well of one side of the pair to its surroundings, F: fixed, and a unit; an estimate, since the kits'
     models leave it out."""
-    lead: float = 3e-9
+    lead: float = 5e-9
     """Time constant of the degeneration resistor and the capacitor across it, seconds: about the mirrors' lag."""
     clamp_share: float = 6e-3
     """Current of the clamp at the turn-on point, over I_u: less leaks less and wakes up later."""
 
 
-#: Lengths in µm: mirrors and tails long for their output conductance, the pair and the cascodes short.
+#: Lengths in µm: mirrors and tails long for their output conductance; the sink and its cascodes no longer than they
+#: must be, since their gates are charged at every turn-on.
 _LENGTHS: tuple[tuple[str, DeviceKind, float], ...] = (
     ("pair", "nmos", 0.45),
     ("tail", "nmos", 8.0),
     ("source", "pmos", 4.0),
     ("mirror", "pmos", 1.0),
-    ("sink", "nmos", 1.6),
-    ("cascode", "nmos", 0.5),
+    ("sink", "nmos", 1.2),
+    ("cascode", "nmos", 0.28),
 )
 _CLAMP = Geometry(0.75, 0.4)  # for 2 µA; at a few nA it is in weak inversion, whatever its size
 _CLAMP_CURRENT = 2e-6

@@ -76,6 +76,11 @@ class GmIdTable:
         self._require(current, density, f"{current:.3g} A/µm", length)
         return float(np.interp(np.log(current), np.log(density), self._row("gm_id", length)))
 
+    def reaches(self, current: float, length: float) -> bool:
+        """Whether the table covers a ``current`` [A/µm of width] at ``length`` [µm]."""
+        density = self._row("current", length)
+        return bool(density.min() <= current <= density.max())
+
     def current_at(self, gm_id: float, length: float) -> float:
         """Current [A/µm of width] at which gm/I_D [1/V] is ``gm_id``, at ``length`` [µm].
 
