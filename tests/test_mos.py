@@ -25,6 +25,7 @@ from kcnet_eda.physical.mos_cell import cell_edges, first_sizes, range_problems,
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.physical.relu_fit import box_points, fit_relu
 from kcnet_eda.study.calibrate import TOLERANCE, calibrate
+from kcnet_eda.study.operating_point import operating_points
 from kcnet_eda.study.rig import Bench
 from kcnet_eda.study.sizing import size_cells
 from kcnet_eda.tools.openvaf import compile_file
@@ -164,6 +165,31 @@ def test_a_network_in_transistors_follows_the_ideal_law(tmp_path):
         np.testing.assert_allclose(arrays["v_end"], arrays["v_end_software"], atol=0.12)
     with pytest.raises(InvalidInputError, match="cannot run the mos level"):
         api.simulate(tmp_path / "b", tmp_path / "no", data=str(tmp_path / "x.npz"), simulator="vacask")
+
+
+def test_operating_points_obey_kirchhoff_and_stand_in_the_readme(generic_rig, tmp_path):
+    found = calibrate(generic_rig, np.array([1.1]), np.array([0.3]))
+    point = {(p.cell, p.device): p for p in operating_points(generic_rig, found, 0, "kc_edge_0", 1.0)}
+    current = {device: p.current for (cell, device), p in point.items() if cell == "kc_edge_0"}
+    assert current["pair1"] + current["pair2"] == pytest.approx(current["tail1"] + current["tail2"], rel=1e-6)
+    assert current["fol"] == pytest.approx(current["folt"], rel=1e-6)
+    assert current["snk1"] == pytest.approx(current["copy"], rel=1e-6)
+    # what the pair takes more than the source gives comes from the mirror
+    source = sum(i for device, i in current.items() if device.startswith("src"))
+    assert current["pair1"] - source == pytest.approx(current["mir"], rel=1e-3)
+    assert current["out"] / 2e-6 == pytest.approx(1.1 * 1.0 + 0.3, rel=0.03)
+    mirror = point["kc_edge_0", "mir"]
+    assert mirror.v_gs == pytest.approx(mirror.v_ds, rel=1e-9) and mirror.gm_id > 1  # a diode
+    assert point["kc_bias", "pm"].current == pytest.approx(2 * 2e-6, rel=0.02)
+    save_network(RING, tmp_path / "ring.kcnet")
+    bundle = api.export(tmp_path / "ring.kcnet", tmp_path / "b", level="mos", pdk="generic180", start="switches")
+    readme = (bundle.path / "README.md").read_text()
+    assert all(f"| {cell} | {device} |" in readme for cell, device in point if cell == "kc_bias")
+    assert bundle.write_time == pytest.approx(30e-9, rel=1e-9)
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(5).uniform(-1, 1, (2, 2)))
+    record = api.simulate(bundle.path, tmp_path / "run", data=str(tmp_path / "x.npz"), jobs=1)
+    assert record["summary"]["failed_runs"] == 0 and record["node_error"]["max"] < 0.15
+    assert record["time"]["write_s"] == bundle.write_time and record["decision_s"]["max"] <= 600e-9
 
 
 def test_the_bundle_runs_by_itself(tmp_path):

@@ -6,27 +6,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kcnet_eda.export.mos_bench import PIN_FREQUENCY
 from kcnet_eda.export.mos_cells import BIAS
 from kcnet_eda.export.mos_netlist import MosCircuit
 from kcnet_eda.export.render import render
 from kcnet_eda.export.schematic import write_schematics
+from kcnet_eda.physical.calibration import example_cell
 from kcnet_eda.physical.cell_design import BOX
 
 CELL = "kc_cell"  # what testbench/cell.sp calls the kind that the reader put into it
 
 
-def _example(mos: MosCircuit) -> int:
-    """The kind of cell that the README checks: the one that carries most at half the largest x."""
-    c = mos.calibration
-    return int(np.argmax(np.where(c.theta1 > 0, BOX * c.theta1 + c.theta2, -np.inf)))
-
-
 def write_by_hand(folder: Path, mos: MosCircuit) -> None:
     """Write ``schematic/`` and ``testbench/cell.sp`` of a bundle."""
-    at, c = _example(mos), mos.calibration
+    at, c = example_cell(mos.calibration), mos.calibration
     theta = float(c.theta1[at]), float(c.theta2[at])
     write_schematics(folder / "schematic", mos.design, mos.cell_names[at], theta)
     header = mos.header("../models", [f"../osdi/{o.module}.osdi" for o in mos.pdk.osdi])
@@ -36,7 +29,7 @@ def write_by_hand(folder: Path, mos: MosCircuit) -> None:
 
 def by_hand(mos: MosCircuit) -> dict[str, Any]:
     """What the README says of that check: the kind of cell and what was measured of it."""
-    at, c = _example(mos), mos.calibration
+    at, c = example_cell(mos.calibration), mos.calibration
     return {
         "kind": mos.cell_names[at],
         "cell": CELL,

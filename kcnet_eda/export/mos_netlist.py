@@ -17,7 +17,7 @@ from kcnet_eda.export.circuit import Circuit
 from kcnet_eda.export.mos_cells import BIAS, Device, Placer, bias_cell, edge_cells, read_cell, write_cell
 from kcnet_eda.export.pdk_deck import model_header
 from kcnet_eda.export.render import render
-from kcnet_eda.physical.calibration import Calibration
+from kcnet_eda.physical.calibration import Calibration, OperatingPoint
 from kcnet_eda.physical.cell_design import BOX, CellDesign
 from kcnet_eda.physical.mos_cell import CellEdges
 from kcnet_eda.physical.pdk import Pdk, shipped_pdks
@@ -37,7 +37,8 @@ _FF = 1e15  # a farad
 @dataclass(frozen=True, eq=False)
 class MosCircuit:
     """The transistors of a circuit: its edges as cells, the cells as calibrated. ``direct`` places the transistors'
-    own models instead of their wrapper subcircuits. ``start`` is one of :data:`STARTS`."""
+    own models instead of their wrapper subcircuits. ``start`` is one of :data:`STARTS`. ``operating`` are the operating
+    points of one cell's and the bias generator's transistors."""
 
     circuit: Circuit
     pdk: Pdk
@@ -47,6 +48,7 @@ class MosCircuit:
     direct: bool
     warnings: tuple[str, ...] = ()
     start: str = "ic"
+    operating: tuple[OperatingPoint, ...] = ()
 
     def header(self, models: str | Path, osdi: Sequence[str | Path]) -> str:
         """The lines that load the kit's models from ``models``."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kcnet_eda.physical.cell_design import BOX
 from kcnet_eda.physical.mos_cell import CellSizes, full_scale
 
 Floats = NDArray[np.float64]
@@ -50,6 +51,29 @@ class Calibration:
     def share_of_full_scale(self, error: Floats) -> Floats:
         """An error in I_u as a share of the largest current of each cell."""
         return np.asarray(error / full_scale(self.theta1, self.theta2))
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """One drawn transistor of a cell, ``m`` of it in parallel, sizes in µm: the current of all of them [A], voltages
+    [V], all positive where the transistor conducts as drawn, and gm/I_D [1/V] by its kit's table at that current and
+    half the supply (None: beyond the table)."""
+
+    cell: str
+    device: str
+    kind: str
+    w: float
+    l: float  # noqa: E741
+    m: int
+    current: float
+    v_gs: float
+    v_ds: float
+    gm_id: float | None
+
+
+def example_cell(found: Calibration) -> int:
+    """The cell that documents show: the one that carries most at half the largest x."""
+    return int(np.argmax(np.where(found.theta1 > 0, BOX * found.theta1 + found.theta2, -np.inf)))
 
 
 def pack(found: Calibration) -> bytes:

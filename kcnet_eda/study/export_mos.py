@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,14 @@ from kcnet_eda.export.testbench import ORDERS, SolverSettings
 from kcnet_eda.network.graph import Network
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.physical.audit import voltage_ranges
+from kcnet_eda.physical.calibration import example_cell
 from kcnet_eda.physical.cell_design import BOX, CellLimits
 from kcnet_eda.physical.mos_cell import CellEdges, cell_edges, range_problems
 from kcnet_eda.physical.pdk import Pdk, load_pdk
 from kcnet_eda.physical.scaling import Scaling, resolve
 from kcnet_eda.progress import Progress
 from kcnet_eda.study.calibrate import calibrate
+from kcnet_eda.study.operating_point import operating_points
 from kcnet_eda.study.rig import Bench
 from kcnet_eda.study.sizing import size_cells
 from kcnet_eda.tools.pdk import prepare
@@ -83,6 +86,8 @@ def export_mos(
         raise InvalidInputError(
             f"network {net.name!r} in {kit.name}", problems, "Train within the cell's range, or raise --c or --t-unit."
         )
+    shown = example_cell(found)
+    mos = replace(mos, operating=tuple(operating_points(rig, found, shown, mos.cell_names[shown], BOX)))
     return write_bundle(out, net, circuit, {"ngspice": mos_settings(net, error)}, examples, None, mos)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from kcnet_eda.export.mos_cells import BIAS, BIAS_PINS, EDGE_PINS, Device, MeteredPlacer, bias_cell, edge_cell
 from kcnet_eda.export.render import render
-from kcnet_eda.physical.calibration import Calibration
+from kcnet_eda.physical.calibration import Calibration, OperatingPoint
 from kcnet_eda.physical.gmid import GmIdTable
 from kcnet_eda.study.rig import Rig
 from kcnet_eda.study.sizing import gmid_tables
@@ -15,19 +14,6 @@ from kcnet_eda.tools.pdk import run_beside
 from kcnet_eda.tools.rawfile import read_sweep
 
 _TIMEOUT_S = 120.0
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """One drawn transistor, ``device.m`` of it in parallel: the current of all of them [A], voltages [V], all positive
-    where the transistor conducts as drawn, and gm/I_D [1/V] by its kit's table at that current and half the supply
-    (None: beyond the table)."""
-
-    device: Device
-    current: float
-    v_gs: float
-    v_ds: float
-    gm_id: float | None
 
 
 def operating_points(rig: Rig, found: Calibration, at: int, name: str, x: float) -> list[OperatingPoint]:
@@ -85,4 +71,7 @@ def _point(
     density = current / (device.m * device.w)
     covered = density > 0 and table.reaches(density, device.l)
     gm_id = table.gm_id_at(density, device.l) if covered else None
-    return OperatingPoint(device, current, sign * (gate - source), sign * (drain - source), gm_id)
+    d = device
+    return OperatingPoint(
+        d.cell, d.name, d.kind, d.w, d.l, d.m, current, sign * (gate - source), sign * (drain - source), gm_id
+    )
