@@ -70,7 +70,7 @@ class CellDesign(CellLimits):
     models leave it out."""
     lead: float = 5e-9
     """Time constant of the degeneration resistor and the capacitor across it, seconds: about the mirrors' lag."""
-    clamp_share: float = 6e-3
+    clamp_share: float = 3e-3
     """Current of the clamp at the turn-on point, over I_u: less leaks less and wakes up later."""
 
 
