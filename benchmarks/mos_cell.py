@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ import plotly.graph_objects as go
 from kcnet_eda.dynamics.reference import trajectory
 from kcnet_eda.export.circuit import build_circuit
 from kcnet_eda.export.mos_netlist import MosCircuit
-from kcnet_eda.export.testbench import ORDERS, Sample, SolverSettings, render_testbench, stage_window
+from kcnet_eda.export.testbench import ORDERS, SolverSettings
 from kcnet_eda.network.graph import Edges, Network, Phase
 from kcnet_eda.network.laws import RELU, eq6
 from kcnet_eda.physical.cell_design import BOX, CellLimits
@@ -34,11 +32,11 @@ from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.physical.scaling import resolve
 from kcnet_eda.study.calibrate import TOLERANCE, calibrate
 from kcnet_eda.study.export_mos import buildable
+from kcnet_eda.study.mos_run import run_in_transistors
 from kcnet_eda.study.rig import Bench, Rig
 from kcnet_eda.study.sizing import size_cells
-from kcnet_eda.tools.pdk import link_models, prepare
-from kcnet_eda.tools.rawfile import read_transient
-from kcnet_eda.tools.simulators import NGSPICE, explain
+from kcnet_eda.tools.pdk import prepare
+from kcnet_eda.tools.simulators import NGSPICE
 
 EDGE_SEED, NETWORK_SEED = 20240611, 20261126
 THETA1, THETA2 = 1.25, 1.25
@@ -145,22 +143,10 @@ def run_network(rig: Rig, net: Network, t_unit: float) -> float:
     if mos.capacitance_problems():
         return float("nan")
     settings = SolverSettings(1e-4, round(STEPS * net.duration), ORDERS["ngspice"], adaptive=True)
-    window = stage_window(circuit, circuit.stages[0], settings)
-    folder = Path(tempfile.mkdtemp(prefix="kcnet-bench-"))
-    (folder / "net.inc").write_text(mos.netlist())
     x0 = net.initial_state(net.examples)[0]
-    sample = Sample("random start", x0[1:] * design.v_unit, "out")
-    header = mos.header(*link_models(rig.models, folder))
-    deck = folder / "deck.sp"
-    bench = {"simulator": "ngspice", "netlist": "net.inc", "osdi": [], "header": header}
-    deck.write_text(render_testbench(circuit, window, settings, [sample], **bench))
-    done = NGSPICE.run(deck, folder / "log.txt", TIMEOUT_S)
-    if not (folder / "out.raw").is_file():
-        raise explain(done)
-    waves = read_transient(folder / "out.raw", circuit.nets[1:], circuit.t_end)
-    shutil.rmtree(folder)
-    ideal = trajectory(net, x0, np.minimum(waves.time / t_unit, net.duration))[:, 1:]
-    return float(np.abs((waves.values - design.v_cm) / design.v_unit - ideal).max())
+    run = run_in_transistors(rig, mos, settings, x0, TIMEOUT_S)
+    ideal = trajectory(net, x0, np.minimum(run.tau, net.duration))[:, 1:]
+    return float(np.abs(run.v - ideal).max())
 
 
 def networks(rig: Rig, n: int, seed: int) -> dict[str, Any]:

@@ -185,6 +185,8 @@ def test_operating_points_obey_kirchhoff_and_stand_in_the_readme(generic_rig, tm
     bundle = api.export(tmp_path / "ring.kcnet", tmp_path / "b", level="mos", pdk="generic180", start="switches")
     readme = (bundle.path / "README.md").read_text()
     assert all(f"| {cell} | {device} |" in readme for cell, device in point if cell == "kc_bias")
+    assert bundle.example["node_error"] < 0.15 and bundle.example["label_agrees"] is True
+    assert bundle.example["peak_mib"] > 5 and "nodes within" in readme
     assert bundle.write_time == pytest.approx(30e-9, rel=1e-9)
     np.savez(tmp_path / "x.npz", x=np.random.default_rng(5).uniform(-1, 1, (2, 2)))
     record = api.simulate(bundle.path, tmp_path / "run", data=str(tmp_path / "x.npz"), jobs=1)

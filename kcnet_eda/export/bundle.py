@@ -68,6 +68,12 @@ class Bundle:
         """Seconds for which switches write the nodes before the network evolves."""
         return float((self.manifest["mos"] or {}).get("write_time", 0.0))
 
+    @property
+    def example(self) -> dict[str, Any] | None:
+        """What the example did at the MOS level when it was exported
+        (:class:`kcnet_eda.physical.calibration.ExampleRun`); None at the others."""
+        return (self.manifest["mos"] or {}).get("example")
+
     def netlist(self, simulator: str, stage: Stage | None) -> Path:
         """The netlist of a phase for a simulator; of all phases in one where ``stage`` is None."""
         return self.path / "netlist" / _netlist_name(self.circuit, simulator, stage)

@@ -17,7 +17,7 @@ from kcnet_eda.export.circuit import Circuit
 from kcnet_eda.export.mos_cells import BIAS, Device, Placer, bias_cell, edge_cells, read_cell, write_cell
 from kcnet_eda.export.pdk_deck import model_header
 from kcnet_eda.export.render import render
-from kcnet_eda.physical.calibration import Calibration, OperatingPoint
+from kcnet_eda.physical.calibration import Calibration, ExampleRun, OperatingPoint
 from kcnet_eda.physical.cell_design import BOX, CellDesign
 from kcnet_eda.physical.mos_cell import CellEdges
 from kcnet_eda.physical.pdk import Pdk, shipped_pdks
@@ -38,7 +38,7 @@ _FF = 1e15  # a farad
 class MosCircuit:
     """The transistors of a circuit: its edges as cells, the cells as calibrated. ``direct`` places the transistors'
     own models instead of their wrapper subcircuits. ``start`` is one of :data:`STARTS`. ``operating`` are the operating
-    points of one cell's and the bias generator's transistors."""
+    points of one cell's and the bias generator's transistors, ``example`` what the bundle's example did here."""
 
     circuit: Circuit
     pdk: Pdk
@@ -49,6 +49,7 @@ class MosCircuit:
     warnings: tuple[str, ...] = ()
     start: str = "ic"
     operating: tuple[OperatingPoint, ...] = ()
+    example: ExampleRun | None = None
 
     def header(self, models: str | Path, osdi: Sequence[str | Path]) -> str:
         """The lines that load the kit's models from ``models``."""
@@ -62,6 +63,7 @@ class MosCircuit:
             "pdk_file": None if shipped_pdks().get(self.pdk.name) == self.pdk.file else KIT_FILE,
             "direct": self.direct,
             "write_time": self.write_time,
+            "example": None if self.example is None else asdict(self.example),
             "design": asdict(self.design),
             "cells": len(self.cell_names),
             "cell_instances": len(self.edges),

@@ -71,6 +71,17 @@ class OperatingPoint:
     gm_id: float | None
 
 
+@dataclass(frozen=True)
+class ExampleRun:
+    """What one example did in the simulator: the largest node error at T in model units, whether its label is the
+    software's (None: it has none), and what it cost."""
+
+    node_error: float
+    label_agrees: bool | None
+    seconds: float
+    peak_mib: float
+
+
 def example_cell(found: Calibration) -> int:
     """The cell that documents show: the one that carries most at half the largest x."""
     return int(np.argmax(np.where(found.theta1 > 0, BOX * found.theta1 + found.theta2, -np.inf)))

@@ -10,22 +10,24 @@ from numpy.typing import NDArray
 
 from kcnet_eda.dynamics.contract import require_error
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.export.bundle import DEFAULT_ERROR, Bundle, solve_examples, write_bundle
+from kcnet_eda.export.bundle import DEFAULT_ERROR, Bundle, Examples, solve_examples, write_bundle
 from kcnet_eda.export.circuit import build_circuit, require_exportable
 from kcnet_eda.export.mos_netlist import STARTS, MosCircuit
 from kcnet_eda.export.testbench import ORDERS, SolverSettings
-from kcnet_eda.network.graph import Network
+from kcnet_eda.network.graph import Network, labels
+from kcnet_eda.network.published_form import is_generative
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.physical.audit import voltage_ranges
-from kcnet_eda.physical.calibration import example_cell
+from kcnet_eda.physical.calibration import ExampleRun, example_cell
 from kcnet_eda.physical.cell_design import BOX, CellLimits
 from kcnet_eda.physical.mos_cell import CellEdges, cell_edges, range_problems
 from kcnet_eda.physical.pdk import Pdk, load_pdk
 from kcnet_eda.physical.scaling import Scaling, resolve
-from kcnet_eda.progress import Progress
+from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.calibrate import calibrate
+from kcnet_eda.study.mos_run import run_in_transistors
 from kcnet_eda.study.operating_point import operating_points
-from kcnet_eda.study.rig import Bench
+from kcnet_eda.study.rig import Bench, Rig
 from kcnet_eda.study.sizing import size_cells
 from kcnet_eda.tools.pdk import prepare
 from kcnet_eda.units import parse_si
@@ -88,7 +90,18 @@ def export_mos(
         )
     shown = example_cell(found)
     mos = replace(mos, operating=tuple(operating_points(rig, found, shown, mos.cell_names[shown], BOX)))
-    return write_bundle(out, net, circuit, {"ngspice": mos_settings(net, error)}, examples, None, mos)
+    settings = mos_settings(net, error)
+    with (progress or NoProgress()).stage("the first example in transistors", 1) as advance:
+        mos = replace(mos, example=_try_example(rig, mos, settings, net, examples))
+        advance(1)
+    return write_bundle(out, net, circuit, {"ngspice": settings}, examples, None, mos)
+
+
+def _try_example(rig: Rig, mos: MosCircuit, settings: SolverSettings, net: Network, examples: Examples) -> ExampleRun:
+    run = run_in_transistors(rig, mos, settings, examples.x0[0])
+    v, v_ref = np.append(0.0, run.v[-1]), examples.v_ref[0]
+    agrees = None if is_generative(net) else bool(labels(net, v[None])[0] == labels(net, v_ref[None])[0])
+    return ExampleRun(float(np.abs(v - v_ref).max()), agrees, run.seconds, run.peak_mib)
 
 
 def mos_settings(net: Network, error: float) -> SolverSettings:

@@ -78,7 +78,10 @@ def expected_mib(bench: Bench, settings: SolverSettings) -> float:
     """About how much memory one simulator process will take: its program, its devices, and the waveforms of one sample.
 
     2 KiB a device is what ngspice was seen to take (132 MiB with 57,404 multi-breakpoint devices); VACASK takes less.
+    Of transistors it is what the example took when it was exported.
     """
+    if bench.bundle.example is not None:
+        return float(bench.bundle.example["peak_mib"])
     circuit = bench.bundle.circuit
     devices = (
         circuit.n_devices + circuit.n_transfers if bench.gated else max(stage.n_devices for stage in circuit.stages)

@@ -208,7 +208,11 @@ def _runner(
         return "fast engine", lambda done: run_in_engine(network, scaling, due, workers, done)
     bench = prepare_bench(plan.bundle, plan.simulator, out / "work", plan.gated, timeout_s)
     memory = expected_mib(bench, plan.settings.halved())
-    return f"{plan.simulator.name}, about {memory:.0f} MiB a process", lambda done: run_jobs(bench, due, workers, done)
+    what = f"{plan.simulator.name}, about {memory:.0f} MiB a process"
+    example = plan.bundle.example
+    if example is not None:
+        what += f" and {example['seconds']:.2g} s a sample"
+    return what, lambda done: run_jobs(bench, due, workers, done)
 
 
 def _run_reference(plan: Plan, store: Store, jobs: int, progress: Progress) -> Floats:

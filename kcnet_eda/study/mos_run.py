@@ -1,0 +1,76 @@
+"""One run of a network in transistors, from a state to T: what a bundle's example is tried with."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcnet_eda.export.mos_netlist import MosCircuit
+from kcnet_eda.export.testbench import Sample, SolverSettings, render_testbench, stage_window
+from kcnet_eda.study.rig import Rig
+from kcnet_eda.tools.pdk import link_models
+from kcnet_eda.tools.rawfile import read_transient
+from kcnet_eda.tools.simulators import NGSPICE, explain
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class MosRun:
+    """``tau`` [points] and node voltages ``v`` [points, nodes without ground] in model units, from where the network
+    begins to evolve; the run's wall time and its largest resident set."""
+
+    tau: Floats
+    v: Floats
+    seconds: float
+    peak_mib: float
+
+
+def run_in_transistors(
+    rig: Rig, mos: MosCircuit, settings: SolverSettings, x0: Floats, timeout_s: float = 600.0
+) -> MosRun:
+    """Run a one-phase network from ``x0`` [nodes] in model units, at the condition of ``rig``.
+
+    Raises
+    ------
+    ToolFailedError, NotConvergedError, RunTimeoutError
+        The simulator gave no result; the message names its log.
+    """
+    circuit, scaling = mos.circuit, mos.circuit.scaling
+    window = stage_window(circuit, circuit.stages[0], settings, mos.write_time)
+    folder = Path(tempfile.mkdtemp(prefix="kcnet-run-"))
+    link_models(rig.models, folder)
+    (folder / "net.inc").write_text(mos.netlist())
+    deck = folder / "deck.sp"
+    deck.write_text(
+        render_testbench(
+            circuit,
+            window,
+            settings,
+            [Sample("one run", x0[1:] * scaling.v_unit, "out")],
+            simulator="ngspice",
+            netlist="net.inc",
+            osdi=[],
+            header=rig.header(),
+        )
+    )
+    started = time.monotonic()
+    done = NGSPICE.run(deck, folder / "log.txt", timeout_s)
+    seconds = time.monotonic() - started
+    if not (folder / "out.raw").is_file():
+        raise explain(done)
+    waves = read_transient(folder / "out.raw", window.nets, window.t_end)
+    shutil.rmtree(folder)
+    evolving = waves.time >= window.lead_in
+    return MosRun(
+        (waves.time[evolving] - window.lead_in) / scaling.t_unit,
+        (waves.values[evolving] - scaling.v_cm) / scaling.v_unit,
+        seconds,
+        done.peak_kib / 1024,
+    )
