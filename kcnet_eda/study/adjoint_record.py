@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +12,11 @@ from kcnet_eda import __version__
 from kcnet_eda.dynamics.adjoint import eq6_gradient, eq6_rows
 from kcnet_eda.dynamics.gradient import ACROSS, STEPS, Gradient, relative_error
 from kcnet_eda.network.graph import Network
+from kcnet_eda.study.adjoint_plan import AdjointPlan
 from kcnet_eda.study.store import Result, Status
 from kcnet_eda.tools import openvaf
 from kcnet_eda.tools.locate import find_openvaf
 from kcnet_eda.tools.simulators import NGSPICE
-
-if TYPE_CHECKING:
-    from kcnet_eda.study.adjoint import AdjointPlan
 
 #: What tells an adjoint study's record from other runs'.
 STUDY = "adjoint"
@@ -51,7 +49,7 @@ def make_record(
         for r, job in zip(row, jobs, strict=True)
         if r.status is not Status.PASSED
     ]
-    samples = []
+    samples: list[dict[str, Any]] = []
     for i, truth in enumerate(truths):
         job = plan.jobs[0][i]
         runs = []

@@ -103,9 +103,7 @@ def _gradient(bench: AdjointBench, job: AdjointJob, folder: Path, peak: list[int
     # The adjoint is linear, so its level is free: a volt-unit for the largest derivative keeps clear of tolerances.
     level = float(np.abs(of_end).max()) or 1.0
     start = s.v_unit * of_end[1:] / level
-    back, pull = _transient(
-        bench, job, folder, _ADJOINT, replay.name, list(adjoint_modules(circuit)), start, peak
-    )
+    back, pull = _transient(bench, job, folder, _ADJOINT, replay.name, list(adjoint_modules(circuit)), start, peak)
     tau = (end - back[::-1]) / s.t_unit
     v = _with_ground(record(end - back[::-1]) / s.v_unit)
     of_v = _with_ground(pull[::-1] * (level / s.v_unit))
