@@ -9,7 +9,13 @@ from conftest import decaying, driven_corner, make_network, random_network, rc_p
 
 from kcnet_eda.cli.main import main
 from kcnet_eda.dynamics.adjoint import edge_gradient, eq6_gradient, eq6_rows
-from kcnet_eda.dynamics.gradient import relative_error, software_gradient, steps_between_corners, way_of
+from kcnet_eda.dynamics.gradient import (
+    discrete_gradient,
+    relative_error,
+    software_gradient,
+    steps_between_corners,
+    way_of,
+)
 from kcnet_eda.dynamics.loss import Loss
 from kcnet_eda.dynamics.reference import final_states
 from kcnet_eda.errors import InvalidInputError, ToolFailedError
@@ -119,6 +125,40 @@ def test_all_laws_parallel_and_ground_edges(tmp_path, seed):
     ]
     assert max(errors[1]) < 1e-4
     assert np.log(np.array(errors[0]) / errors[1]).min() / np.log(4) > 1.6  # of 2; corners fall anywhere in a step
+
+
+def test_the_software_gradient_is_autograds_through_the_same_steps():
+    """torch differentiates the laws and RK4 by itself; nothing of the compiled right-hand side is in it."""
+    torch = pytest.importorskip("torch")
+    network = random_network(5)
+    e, loss, label = network.phases[0].edges, Loss(gain=2.0), 0
+    start = network.initial_state(network.examples)[0]
+    way = way_of(network, start, steps_between_corners(network, start, 50))
+    found = discrete_gradient(network, way, loss.gradient(network, way.v[-1], label))
+
+    v0 = torch.tensor(start, requires_grad=True)
+    law = [torch.tensor(getattr(e, name), requires_grad=True) for name in ("a", "b", "c", "k")]
+    source, target = torch.tensor(e.source.astype(np.int64)), torch.tensor(e.target.astype(np.int64))
+    phi = torch.tensor(e.phi.astype(np.int64))
+    free = torch.ones(v0.numel(), dtype=torch.float64)
+    free[0] = 0.0
+
+    def rate(v):
+        a, b, c, k = law
+        x = a * v[source] + b * v[target] + c
+        shapes = torch.stack([torch.relu(x), torch.nn.functional.leaky_relu(x, 0.01), torch.tanh(x), x])
+        i = k * shapes[phi, torch.arange(x.numel())]
+        return free * torch.zeros_like(v).index_add(0, target, i).index_add(0, source, -i)
+
+    v = v0
+    for h in np.diff(way.times).tolist():
+        k1 = rate(v)
+        k2 = rate(v + h / 2 * k1)
+        k3 = rate(v + h / 2 * k2)
+        v = v + h / 6 * (k1 + 2 * (k2 + k3) + rate(v + h * k3))
+    torch.nn.functional.cross_entropy(2.0 * v[network.readout.tolist()][None], torch.tensor([label])).backward()
+    np.testing.assert_allclose(found.v0[1:], v0.grad.numpy()[1:], rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(found.edges, [p.grad.numpy() for p in law], rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", [0, 3])

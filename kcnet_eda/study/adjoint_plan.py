@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from kcnet_eda import __version__
 from kcnet_eda.dynamics.gradient import STEPS, require_one_phase
 from kcnet_eda.dynamics.loss import Loss
+from kcnet_eda.dynamics.reference import LARGE
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.export.adjoint import render_adjoint
 from kcnet_eda.export.circuit import Circuit, build_circuit
@@ -48,11 +49,17 @@ def make_adjoint_plan(study: AdjointStudy, network: Network, network_hash: str) 
     Raises
     ------
     InvalidInputError
-        The network has several phases or a residual, or the data do not fit it or the loss.
+        The network has several phases, a residual or too many edges, or the data do not fit it or the loss.
     ToolMissingError
         There is no ngspice, or no compiler.
     """
     require_one_phase(network)
+    if network.n_edges > LARGE:
+        raise InvalidInputError(
+            f"network {network.name!r}",
+            [f"has {network.n_edges} edges; the software's gradient, step by step between corners, is for {LARGE}"],
+            "Study a smaller network.",
+        )
     loss = Loss(study.loss, study.gain)
     data = load_data(study.data, study.data_dir, features=network.inputs.size, seed=study.seed or 0)
     require_fit(data, network)
