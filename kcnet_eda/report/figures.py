@@ -127,7 +127,8 @@ def convergence(steps: list[int], errors: dict[str, list[float]], order: int, li
     top = max(values[0] for values in errors.values())
     slope = [top * (steps[0] / n) ** order for n in steps]
     figure.add_scatter(x=steps, y=slope, mode="lines", name=f"order {order}", line={"color": _OTHER, "dash": "dot"})
-    figure.add_hline(y=limit, line={"color": _OTHER, "dash": "dash"}, annotation_text="asked for")
+    asked = {"color": _OTHER, "dash": "dash"}
+    figure.add_scatter(x=[steps[0], steps[-1]], y=[limit, limit], mode="lines", name="asked for", line=asked)
     figure.update_layout(
         height=440,
         margin={"l": 70, "r": 30, "t": 40, "b": 55},

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -77,24 +78,34 @@ def run_adjoint(bench: AdjointBench, job: AdjointJob) -> Result:
     folder = bench.folder / f"sample{job.sample}_{job.settings.steps}"
     folder.mkdir()
     started = time.monotonic()
-    peak = [0]
+    run = _Run(bench, job, folder)
     try:
-        gradient = _gradient(bench, job, folder, peak)
+        gradient = _gradient(run)
     except KcnetError as error:
-        return Result(status_of(error), str(error), time.monotonic() - started, max(peak))
+        return Result(status_of(error), str(error), time.monotonic() - started, max(run.peaks, default=0))
     shutil.rmtree(folder)
-    return Result(Status.PASSED, "", time.monotonic() - started, max(peak), gradient.flat)
+    return Result(Status.PASSED, "", time.monotonic() - started, max(run.peaks), gradient.flat)
 
 
-def _gradient(bench: AdjointBench, job: AdjointJob, folder: Path, peak: list[int]) -> Gradient:
-    circuit, s = bench.circuit, bench.circuit.scaling
-    modules = sorted(circuit.modules(gated=False))
-    t, volts = _transient(bench, job, folder, _FORWARD, f"../{_FORWARD}.inc", modules, s.v_unit * job.v0[1:], peak)
-    # Of order 4 between the recorded points, two above the solver's. With the same settings the adjoint steps as the
-    # forward run did, so its steps are known beforehand and the replayed voltages are exact at each of them.
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """A job at its bench, in its own ``folder``; ``peaks`` collects the simulator's memory, KiB."""
+
+    bench: AdjointBench
+    job: AdjointJob
+    folder: Path
+    peaks: list[int] = field(default_factory=list)
+
+
+def _gradient(run: _Run) -> Gradient:
+    bench, job, circuit = run.bench, run.job, run.bench.circuit
+    s, modules = circuit.scaling, sorted(circuit.modules(gated=False))
+    t, volts = _transient(run, _FORWARD, f"../{_FORWARD}.inc", modules, s.v_unit * job.v0[1:])
+    # Of order 4 where the waveform is smooth, of the solver's 2 in steps with a corner. With the same settings the
+    # adjoint steps as the forward run did: its steps are known beforehand, and the replay is exact at each of them.
     record = CubicSpline(t, volts)
     end = t[-1]
-    replay = folder / "replay.inc"
+    replay = run.folder / "replay.inc"
     title = f"sample {job.sample}, {job.settings.steps} steps"
     replay.write_text(render_replay(circuit, title, f"../{_ADJOINT}.inc", t, record(end - t)))
 
@@ -103,7 +114,7 @@ def _gradient(bench: AdjointBench, job: AdjointJob, folder: Path, peak: list[int
     # The adjoint is linear, so its level is free: a volt-unit for the largest derivative keeps clear of tolerances.
     level = float(np.abs(of_end).max()) or 1.0
     start = s.v_unit * of_end[1:] / level
-    back, pull = _transient(bench, job, folder, _ADJOINT, replay.name, list(adjoint_modules(circuit)), start, peak)
+    back, pull = _transient(run, _ADJOINT, replay.name, adjoint_modules(circuit), start)
     tau = (end - back[::-1]) / s.t_unit
     v = _with_ground(record(end - back[::-1]) / s.v_unit)
     of_v = _with_ground(pull[::-1] * (level / s.v_unit))
@@ -114,22 +125,13 @@ def _with_ground(columns: Floats) -> Floats:
     return np.hstack([np.zeros((len(columns), 1)), columns])
 
 
-def _transient(
-    bench: AdjointBench,
-    job: AdjointJob,
-    folder: Path,
-    name: str,
-    netlist: str,
-    modules: list[str],
-    start: Floats,
-    peak: list[int],
-) -> tuple[Floats, Floats]:
+def _transient(run: _Run, name: str, netlist: str, modules: Sequence[str], start: Floats) -> tuple[Floats, Floats]:
     """Run one of the two circuits from ``start`` [nets]: times [points] in seconds from 0 to T, and the nets' voltages
     above the rail [points, nets]."""
-    circuit = bench.circuit
+    job, circuit = run.job, run.bench.circuit
     (stage,) = circuit.stages
     window = stage_window(circuit, stage, job.settings)
-    deck = folder / f"{name}{NGSPICE.suffix}"
+    deck = run.folder / f"{name}{NGSPICE.suffix}"
     deck.write_text(
         render_testbench(
             circuit,
@@ -142,9 +144,9 @@ def _transient(
         )
     )
     try:
-        done = NGSPICE.run(deck, folder / f"{name}.log", bench.timeout_s)
-        peak.append(done.peak_kib)
-        raw = folder / f"{name}.raw"
+        done = NGSPICE.run(deck, run.folder / f"{name}.log", run.bench.timeout_s)
+        run.peaks.append(done.peak_kib)
+        raw = run.folder / f"{name}.raw"
         if not raw.exists():
             raise explain(done)
         waves = read_transient(raw, window.nets, window.t_end)
