@@ -273,6 +273,8 @@ def test_a_study_from_its_file_to_its_report_and_again(study, tmp_path, monkeypa
     with np.load(out / "outputs.npz") as o:
         assert o["of_v0"].shape == (2, 3) and o["of_edges"].shape == (2, 4, 2)
         np.testing.assert_allclose(o["of_edges"], o["of_edges_software"], atol=1e-3)
+    (kept,) = (out / "circuit").glob("sample*")
+    assert {"forward.sp", "adjoint.sp", "replay.inc", "forward.raw", "adjoint.raw"} <= {f.name for f in kept.iterdir()}
     page = (out / "report.html").read_text()
     assert "gradients out of the adjoint circuit" in page and 'id="convergence"' in page
     # Again, with a step count more and a stricter limit: what is there is not run again, and the limit is missed.

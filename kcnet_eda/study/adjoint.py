@@ -26,6 +26,9 @@ from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, REPORT, STORE, re
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
 from kcnet_eda.tools.simulators import NGSPICE
 
+#: Where the two circuits lie in a run folder: netlists and devices, and the decks of one sample.
+CIRCUIT = "circuit"
+
 
 def study_adjoint(config: Path, out: Path, progress: Progress | None = None) -> dict[str, Any]:
     """Run the study file ``config`` (:class:`kcnet_eda.study.adjoint_settings.AdjointStudy`); leave the run in the
@@ -71,7 +74,7 @@ def _run_circuits(plan: AdjointPlan, store: Store, out: Path, progress: Progress
         return
     for stale in (REPORT, RECORD, OUTPUTS):  # an older run's report must not stand beside a newer run's failure
         (out / stale).unlink(missing_ok=True)
-    bench = prepare_adjoint(plan.network, plan.circuit, plan.loss, out / "work", plan.study.timeout_s)
+    bench = prepare_adjoint(plan.network, plan.circuit, plan.loss, out / CIRCUIT, plan.study.timeout_s)
     with progress.stage("ngspice, forward and adjoint", len(jobs)) as advance:
         advance(len(jobs) - len(due))
         for job in due:

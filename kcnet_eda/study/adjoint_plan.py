@@ -83,7 +83,9 @@ def make_adjoint_plan(study: AdjointStudy, network: Network, network_hash: str) 
     def job(steps: int, i: int) -> AdjointJob:
         settings = SolverSettings(study.error, steps, ORDERS[NGSPICE.name])
         found = key(f"{of_circuit} {settings}", i)
-        return AdjointJob(found, int(data.index[i]), int(labels[i]), x0[i], settings)
+        # One is enough to look at, or to run by hand.
+        keep = i == 0 and steps == study.steps[-1]
+        return AdjointJob(found, int(data.index[i]), int(labels[i]), x0[i], settings, keep)
 
     rows = range(len(data))
     truth = f"{__version__} {network_hash}"

@@ -24,7 +24,7 @@ from kcnet_eda.files import resource_dir
 from kcnet_eda.network.graph import Network
 from kcnet_eda.study.batch import status_of
 from kcnet_eda.study.store import Result, Status
-from kcnet_eda.tools.openvaf import compile_file
+from kcnet_eda.tools.openvaf import compile_file, with_includes
 from kcnet_eda.tools.rawfile import read_transient
 from kcnet_eda.tools.simulators import NGSPICE, explain
 
@@ -35,18 +35,20 @@ _FORWARD, _ADJOINT = "forward", "adjoint"
 
 @dataclass(frozen=True, eq=False)
 class AdjointJob:
-    """One run: its store key, its sample number and label, v(0) [nodes] in model units."""
+    """One run: its store key, its sample number and label, v(0) [nodes] in model units, and whether its decks and
+    waveforms are kept."""
 
     key: str
     sample: int
     label: int
     v0: Floats
     settings: SolverSettings
+    keep: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class AdjointBench:
-    """Where runs happen: ``folder`` has both netlists and the compiled devices (:func:`prepare_adjoint`);
+    """Where runs happen: ``folder`` has both netlists and the devices (:func:`prepare_adjoint`);
     ``timeout_s`` bounds each of the two runs of the simulator."""
 
     network: Network
@@ -63,10 +65,11 @@ def module_files(circuit: Circuit) -> tuple[Path, ...]:
 
 
 def prepare_adjoint(network: Network, circuit: Circuit, loss: Loss, folder: Path, timeout_s: float) -> AdjointBench:
-    """Lay out ``folder``: both netlists, and the devices compiled."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    """Lay out ``folder``: both netlists, the devices, and these compiled. What earlier runs left in it stays."""
+    folder.mkdir(parents=True, exist_ok=True)
     for source in module_files(circuit):
+        for file in with_includes(source):
+            shutil.copyfile(file, folder / file.name)
         shutil.copyfile(compile_file(source), folder / f"{source.stem}.osdi")
     (folder / f"{_FORWARD}.inc").write_text(render_netlist(circuit, circuit.stages[0], NGSPICE.name))
     (folder / f"{_ADJOINT}.inc").write_text(render_adjoint(circuit))
@@ -74,8 +77,9 @@ def prepare_adjoint(network: Network, circuit: Circuit, loss: Loss, folder: Path
 
 
 def run_adjoint(bench: AdjointBench, job: AdjointJob) -> Result:
-    """Forward, back, and the gradient, in a folder of its own that stays only where something failed."""
+    """Forward, back, and the gradient, in a folder of its own that stays where the job says so or something failed."""
     folder = bench.folder / f"sample{job.sample}_{job.settings.steps}"
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     started = time.monotonic()
     run = _Run(bench, job, folder)
@@ -83,7 +87,8 @@ def run_adjoint(bench: AdjointBench, job: AdjointJob) -> Result:
         gradient = _gradient(run)
     except KcnetError as error:
         return Result(status_of(error), str(error), time.monotonic() - started, max(run.peaks, default=0))
-    shutil.rmtree(folder)
+    if not job.keep:
+        shutil.rmtree(folder)
     return Result(Status.PASSED, "", time.monotonic() - started, max(run.peaks), gradient.flat)
 
 
