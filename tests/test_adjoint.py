@@ -225,7 +225,7 @@ def test_both_circuits_have_the_same_devices_with_the_same_parameters():
     assert capacitors.findall(forward) == capacitors.findall(adjoint)
 
 
-def test_what_has_no_adjoint_is_refused(tmp_path):
+def test_what_has_no_adjoint_is_refused(study, tmp_path, monkeypatch):
     with pytest.raises(InvalidInputError, match="2 problems") as error:
         render_adjoint(build_circuit(decaying(None, None), resolve()))
     assert "2 phases" in str(error.value) and "merge, fold" in str(error.value)
@@ -233,6 +233,9 @@ def test_what_has_no_adjoint_is_refused(tmp_path):
     (tmp_path / "study.yaml").write_text(f"network: {tmp_path / 'two.kcnet'}\ndata: gaussian:3\nloss: sum\n")
     with pytest.raises(InvalidInputError, match="has 2 phases; the adjoint is built for one"):
         study_adjoint(tmp_path / "study.yaml", tmp_path / "run")
+    monkeypatch.setattr("kcnet_eda.study.adjoint_plan.LARGE", 1)
+    with pytest.raises(InvalidInputError, match="has 2 edges; the software's gradient"):
+        study_adjoint(study(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

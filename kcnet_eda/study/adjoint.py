@@ -51,10 +51,10 @@ def study_adjoint(config: Path, out: Path, progress: Progress | None = None) -> 
     started = time.monotonic()
     with hold_folder(out), open_store(out / STORE) as store:
         _run_circuits(plan, store, out, progress)
-        _run_software(plan, store, progress)
         results = [[store.result(job.key) for job in row] for row in plan.jobs]
         if not any(r.status is Status.PASSED for row in results for r in row):
             raise ToolFailedError(f"none of the runs passed; the first: {results[0][0].message}")
+        _run_software(plan, store, progress)
         truths, halved = ([_stored(store, keys[i], plan.network) for keys in plan.truth_keys] for i in range(2))
     record = make_record(plan, results, truths, halved)
     record["summary"]["wall_s"] = round(time.monotonic() - started, 3)
