@@ -37,6 +37,7 @@ __all__ = [
     "pdk_list",
     "report",
     "simulate",
+    "study_adjoint",
     "trace",
     "train",
 ]
@@ -118,6 +119,17 @@ def simulate(target: str | Path, out: Path, **options: Any) -> dict[str, Any]:
         report(out / "vacask")
     else:
         record = simulate_one(target, out, **options)
+    report(out)
+    return record
+
+
+def study_adjoint(config: Path, out: Path, progress: Progress | None = None) -> dict[str, Any]:
+    """:func:`kcnet_eda.study.adjoint.study_adjoint` (``kcnet study adjoint``), and the run's ``report.html``. Returns
+    the record."""
+    from kcnet_eda.report.write import report
+    from kcnet_eda.study.adjoint import study_adjoint as run_study
+
+    record = run_study(config, out, progress)
     report(out)
     return record
 

@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 pdk = typer.Typer(help="Process kits: which there are, fetch their models, check them.", no_args_is_help=True)
 app.add_typer(pdk, name="pdk")
+study = typer.Typer(help="Studies of many runs, from a YAML file each.", no_args_is_help=True)
+app.add_typer(study, name="study")
 _out = Console()
 _err = Console(stderr=True)
 _INTERRUPTED = 130  # what typer makes of KeyboardInterrupt
@@ -244,9 +246,51 @@ def simulate(
     _finish(record, out)
 
 
+@study.command("adjoint")
+def study_adjoint(
+    config: Annotated[Path, typer.Argument(metavar="STUDY", help="Study file, YAML (docs/adjoint.md).")],
+    out: Annotated[Path, typer.Option(help="Run folder; an interrupted run in it goes on.")],
+) -> None:
+    """Gradients out of the adjoint circuit in ngspice, held against the differentiated software."""
+    from kcnet_eda import api
+
+    with RichProgress(_err) as progress:
+        record = api.study_adjoint(config, out, progress)
+    s = record["summary"]
+    table = Table(box=None, pad_edge=False)
+    for heading in ("steps", "runs", "dL/dv(0): median, worst", "dL/d(a, b, c, k)", "dL/d(theta1, theta2)", "s a run"):
+        table.add_column(heading)
+    for row in record["convergence"]:
+        cells = [
+            f"{e['median']:.1e}, {e['max']:.1e}" if (e := row["errors"].get(name)) else ""
+            for name in ("v0", "edges", "theta")
+        ]
+        table.add_row(str(row["steps"]), str(row["n"]), *cells, f"{row['wall_s']:.2f}")
+    _out.print(table)
+    verdict = "kept" if s["kept"] else "MISSED"
+    worst = "none" if s["worst"] is None else f"{s['worst']:.1e}"
+    _out.print(
+        f"worst relative error (2-norm) at {s['steps']} steps: {worst} ({s['requested']:g} asked for: {verdict}); "
+        f"the software's own: {s['software_halving']:.1e}"
+        + (f"; observed order {s['order']['edges']:.2f}" if s["order"] and "edges" in s["order"] else ""),
+        soft_wrap=True,
+    )
+    _out.print(f"{record['provenance']['simulator']}, {s['wall_s']:.1f} s in all", soft_wrap=True)
+    _out.print(f"report: {out / 'report.html'}", soft_wrap=True)
+    if s["failed_runs"]:
+        _err.print(
+            f"{s['failed_runs']} runs failed; the first: {escape(record['failed'][0]['message'])}",
+            style="red",
+            soft_wrap=True,
+        )
+        raise typer.Exit(1)
+    if not s["kept"]:
+        raise typer.Exit(2)
+
+
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="Run folder of 'kcnet simulate'.")],
+    run: Annotated[Path, typer.Argument(help="Run folder of 'kcnet simulate' or of a study.")],
     out: Annotated[Path | None, typer.Option(help="HTML file; RUN/report.html if not given.")] = None,
 ) -> None:
     """Write the report of a run again."""

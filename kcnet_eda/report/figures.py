@@ -118,6 +118,26 @@ def clouds(sides: dict[str, Floats], names: list[str]) -> str:
     return _fragment(figure, "clouds")
 
 
+def convergence(steps: list[int], errors: dict[str, list[float]], order: int, limit: float) -> str:
+    """An HTML fragment: relative ``errors`` [step counts] of each quantity against ``steps``, both logarithmic, with
+    the slope of ``order`` and the ``limit`` asked for."""
+    figure = go.Figure()
+    for (name, values), colour in zip(errors.items(), (_WINNER, _RUNNER_UP, "#009E73", "#CC79A7"), strict=False):
+        figure.add_scatter(x=steps, y=values, mode="lines+markers", name=name, line={"color": colour, "width": 2})
+    top = max(values[0] for values in errors.values())
+    slope = [top * (steps[0] / n) ** order for n in steps]
+    figure.add_scatter(x=steps, y=slope, mode="lines", name=f"order {order}", line={"color": _OTHER, "dash": "dot"})
+    asked = {"color": _OTHER, "dash": "dash"}
+    figure.add_scatter(x=[steps[0], steps[-1]], y=[limit, limit], mode="lines", name="asked for", line=asked)
+    figure.update_layout(
+        height=440,
+        margin={"l": 70, "r": 30, "t": 40, "b": 55},
+        xaxis={"title": "steps over T", "type": "log", "tickvals": steps, **_AXIS},
+        yaxis={"title": "relative error, 2-norm", "type": "log", "exponentformat": "power", "dtick": 1, **_AXIS},
+    )
+    return _fragment(figure, "convergence")
+
+
 def _fragment(figure: go.Figure, div_id: str) -> str:
     figure.update_layout(
         paper_bgcolor="rgba(0,0,0,0)",

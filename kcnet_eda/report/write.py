@@ -16,6 +16,8 @@ from kcnet_eda.files import write_atomic
 from kcnet_eda.network.graph import Network
 from kcnet_eda.network.store import load_network
 from kcnet_eda.report import figures
+from kcnet_eda.report.adjoint import adjoint_html
+from kcnet_eda.study.adjoint_record import STUDY
 from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, REPORT, STORE
 from kcnet_eda.study.store import open_store
 
@@ -36,7 +38,7 @@ def report(run: Path, out: Path | None = None) -> Path:
         raise InvalidInputError(
             str(run),
             [f"has no {name}" for name in missing],
-            "Finish the run first: 'kcnet simulate' with the same --out goes on where it stopped.",
+            "Finish the run first: the command that began it with the same --out goes on where it stopped.",
         )
     try:
         record = json.loads((run / RECORD).read_text())
@@ -44,15 +46,18 @@ def report(run: Path, out: Path | None = None) -> Path:
             arrays = {name: archive[name] for name in archive.files}
     except (ValueError, OSError) as error:
         raise InvalidInputError(str(run), [f"its results cannot be read: {error}"]) from None
-    network = load_network(run / NETWORK)
-    html = render(
-        "report/report.html.j2",
-        r=record,
-        s=record["summary"],
-        plotly_js=figures.plotly_js(),
-        digit=_digit(run, network, record, arrays),
-        clouds=_clouds(network, record, arrays),
-    )
+    if record.get("study") == STUDY:
+        html = adjoint_html(record)
+    else:
+        network = load_network(run / NETWORK)
+        html = render(
+            "report/report.html.j2",
+            r=record,
+            s=record["summary"],
+            plotly_js=figures.plotly_js(),
+            digit=_digit(run, network, record, arrays),
+            clouds=_clouds(network, record, arrays),
+        )
     write_atomic(out, html)
     if out.with_suffix(".json") != run / RECORD:
         write_atomic(out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")

@@ -153,12 +153,12 @@ def _read(bench: Bench, leg: Leg, way: _Way, path: Path, failure: KcnetError, be
     file at all, the simulator's own failure does."""
     scaling, network = bench.bundle.circuit.scaling, bench.bundle.network
     if not path.exists():
-        return Result(_status(failure), str(failure), way.wall, way.peak)
+        return Result(status_of(failure), str(failure), way.wall, way.peak)
     try:
         waves = read_transient(path, leg.window.nets, leg.window.t_end)
     except BadDataError as error:
         timed_out = isinstance(failure, RunTimeoutError)  # it was killed while writing this file
-        return Result(_status(failure) if timed_out else Status.BAD_DATA, str(error), way.wall, way.peak)
+        return Result(status_of(failure) if timed_out else Status.BAD_DATA, str(error), way.wall, way.peak)
     column = {net: i for i, net in enumerate(leg.window.nets)}
     nets = leg.spans[-1][1]
     end = np.zeros((1, len(nets)))
@@ -189,7 +189,10 @@ def _passed(job: Job, way: _Way) -> Result:
     return Result(Status.PASSED, "", way.wall, way.peak, way.state[0], decision_time(times, readout), kept)
 
 
-def _status(failure: KcnetError) -> Status:
+def status_of(failure: KcnetError) -> Status:
+    """How a run ended that ``failure`` is the error of."""
     if isinstance(failure, RunTimeoutError):
         return Status.TIMED_OUT
+    if isinstance(failure, BadDataError):
+        return Status.BAD_DATA
     return Status.NOT_CONVERGED if isinstance(failure, NotConvergedError) else Status.TOOL_FAILED

@@ -99,9 +99,9 @@ def simulate(
     chosen, warning = _simulator_for(given, simulator)
     network = load_network(network_path(target)) if given is None else given.network
     dataset = load_data(data, data_dir, features=network.inputs.size, seed=seed or 0)
-    _require_fit(dataset, network)
+    require_fit(dataset, network)
     dataset = dataset.head(samples) if seed is None else dataset.draw(samples, seed)
-    _refuse_foreign(out)
+    refuse_foreign(out)
     started = time.monotonic()
     with hold_folder(out), open_store(out / STORE) as store:
         if given is None:
@@ -140,7 +140,8 @@ def _simulator_for(given: Bundle | None, name: str | None) -> tuple[Simulator | 
     return choose(given.circuit.simulators[0])
 
 
-def _require_fit(dataset: DataSet, network: Network) -> None:
+def require_fit(dataset: DataSet, network: Network) -> None:
+    """Raise :class:`InvalidInputError` where the values or labels of ``dataset`` are not those of ``network``."""
     problems = []
     if dataset.x.shape[1] != network.inputs.size:
         problems.append(f"has {dataset.x.shape[1]} values a sample, the network takes {network.inputs.size}")
@@ -152,7 +153,7 @@ def _require_fit(dataset: DataSet, network: Network) -> None:
         raise InvalidInputError(f"--data {dataset.name}", problems)
 
 
-def _refuse_foreign(out: Path) -> None:
+def refuse_foreign(out: Path) -> None:
     """Take ``out`` as the run folder if it is new, empty, or already one; somebody's folder is left alone."""
     if out.exists() and not (out / STORE).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise InvalidInputError(

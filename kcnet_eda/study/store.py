@@ -41,7 +41,8 @@ class PlannedRun:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A run that ended: ``v_end`` [nodes] in model units, the waveforms kept ([points], [points, read-out]) in SI."""
+    """A run that ended: ``v_end`` [nodes] in model units (of an adjoint run the gradient, as
+    :attr:`kcnet_eda.dynamics.gradient.Gradient.flat`), the waveforms kept ([points], [points, read-out]) in SI."""
 
     status: Status
     message: str = ""
