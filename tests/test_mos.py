@@ -105,6 +105,17 @@ def test_the_fit_finds_the_law_it_was_given():
     np.testing.assert_allclose(found, [theta1, theta2], atol=1e-6)
 
 
+def test_the_fit_is_the_least_one_where_the_corner_lies_on_a_column_of_points():
+    """A corner at x = 0, rounded as a cell's is: off in one least sum of squares, on in another."""
+    for n_u in (5, 9):
+        x, _, weight = box_points(41, n_u)
+        current = (2 * 0.05 * np.logaddexp(0, x / 0.05))[None]
+        tried = [
+            fit_relu(x, weight, current, np.array([2.0]), np.array([start])) for start in (-0.05, -1e-4, 1e-4, 0.05)
+        ]
+        np.testing.assert_allclose(tried, np.broadcast_to(tried[0], (4, 2, 1)), atol=1e-7)
+
+
 def test_sizes_are_on_the_grid_and_add_up(generic_rig):
     sizes = first_sizes(generic_rig.design, np.array([0.5, 1.3, 0.0]), np.array([-0.4, 0.7, 1.0]))
     assert sizes.k.tolist() == [3, 8, 2] and sizes.mk.tolist() == [2, 6, 1] and np.isinf(sizes.resistance[2])

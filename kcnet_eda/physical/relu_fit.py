@@ -23,10 +23,22 @@ def box_points(n_x: int, n_u: int) -> tuple[Floats, Floats, Floats]:
 
 
 def fit_relu(x: Floats, weight: Floats, current: Floats, theta1: Floats, theta2: Floats) -> tuple[Floats, Floats]:
-    """θ1 and θ2 [n] of ``current`` [n, points] at ``x`` with ``weight`` [points], from a first guess; Gauss-Newton.
+    """θ1 and θ2 [n] of ``current`` [n, points] at ``x`` with ``weight`` [points], from a first guess.
+
+    Which points conduct changes with the fit, so a corner near a column of points has a least sum of squares on either
+    side of it. The fit starts there and half a column away on both sides, and the least of the three counts.
 
     θ1 stays 0 where the guess is 0: a constant current has no corner to find.
     """
+    away = theta1 * np.diff(np.unique(x)).min() / 2
+    found = [_gauss_newton(x, weight, current, theta1, theta2 + shift) for shift in (0.0, away, -away)]
+    rest = [(((current - np.maximum(t1[:, None] * x + t2[:, None], 0)) ** 2) * weight).sum(1) for t1, t2 in found]
+    best = np.argmin(rest, axis=0)
+    rows = np.arange(theta1.size)
+    return np.stack([t1 for t1, _ in found])[best, rows], np.stack([t2 for _, t2 in found])[best, rows]
+
+
+def _gauss_newton(x: Floats, weight: Floats, current: Floats, theta1: Floats, theta2: Floats) -> tuple[Floats, Floats]:
     t1, t2 = theta1.copy(), theta2.copy()
     sloped = theta1 > 0
     for _ in range(_ROUNDS):

@@ -23,9 +23,10 @@ from kcnet_eda.tools.simulators import NGSPICE
 
 Floats = NDArray[np.float64]
 
+_VERSION = 2  # of what the loop and its fit do: results of another are not taken from the cache
 _AIM = 0.003  # of full scale, what θ1 and θ2 are off at the box's edge: corrections stop here, at about the grid's step
 _PASSES = 9
-_POINTS, _CHECK_POINTS = (41, 5), (41, 9)
+_POINTS, _CHECK_POINTS = (81, 3), (81, 9)
 _LARGEST_DECK = 128  # cells
 _TIMEOUT_S = 900.0
 _LARGEST_STEP = 0.5  # of θ, in one correction
@@ -67,7 +68,7 @@ def calibrate(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress | Non
 def _key(rig: Rig, theta1: Floats, theta2: Floats) -> str:
     sizes = snap_sizes(rig.pdk, first_sizes(rig.design, theta1[:1], theta2[:1]))[0]
     deck = _deck(rig, sizes, theta1[:1], theta2[:1], _POINTS, capacitance=True)
-    settings = (TOLERANCE, _AIM, _PASSES, _POINTS, _CHECK_POINTS, _LARGEST_STEP, _SINK_SPREAD)
+    settings = (_VERSION, TOLERANCE, _AIM, _PASSES, _POINTS, _CHECK_POINTS, _LARGEST_STEP, _SINK_SPREAD)
     words = [deck, rig.pdk.model_dump_json(exclude={"file"}), rig.models.sha256, NGSPICE.version(), repr(settings)]
     return sha256_bytes("\n".join([*words, repr(rig.design)]).encode() + theta1.tobytes() + theta2.tobytes())[:24]
 
