@@ -75,12 +75,16 @@ def demo(
 def train(
     config: Annotated[Path, typer.Argument(help="Training settings, YAML.")],
     out: Annotated[Path, typer.Option(help="Network file to write (*.kcnet).")],
+    data_dir: DataDir = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint that an unfinished training left beside --out.")
+    ] = False,
 ) -> None:
     """Train a network as CONFIG says (needs torch)."""
     from kcnet_eda import api
 
     with RichProgress(_err) as progress:
-        record = api.train(config, out, progress)
+        record = api.train(config, out, data_dir=data_dir, resume=resume, progress=progress)
     table = Table(show_header=False)
     for name, value in record["result"].items():
         table.add_row(name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
