@@ -226,9 +226,7 @@ def _between(v0, v1, slope0, slope1, h, at, out):  # type: ignore[no-untyped-def
     up0, up1 = h * at * rest * rest, -h * at * at * rest
     for node in range(out.shape[0]):
         for m in range(out.shape[1]):
-            out[node, m] = (
-                to0 * v0[node, m] + to1 * v1[node, m] + up0 * slope0[node, m] + up1 * slope1[node, m]
-            )
+            out[node, m] = to0 * v0[node, m] + to1 * v1[node, m] + up0 * slope0[node, m] + up1 * slope1[node, m]
 
 
 @compiled
@@ -327,15 +325,16 @@ class PhaseSolver:
         return self._threads or os.cpu_count() or 1
 
     def _in(self, dtype: Any, law: Law) -> tuple[Any, Floats, Any, tuple[Floats, ...]]:
-        a, b, c, k = (p[self._order] for p in law)
-        rows = np.empty((len(self._order), 4), dtype)
-        rows[:, 0], rows[:, 1] = np.where(self._against, b, a), np.where(self._against, a, b)
-        rows[:, 2], rows[:, 3] = c, np.where(self._against, -k, k)
+        with np.errstate(over="ignore"):  # what does not fit in single precision becomes infinite, and is seen as such
+            rows = np.stack([p.astype(dtype) for p in law], axis=1)[self._order]
+        rows[self._against, :2] = rows[self._against, 1::-1]
+        rows[self._against, 3] *= -1
         method = tuple(part.astype(dtype) for part in self._method)
         return (*self._pairs, self._low.astype(dtype)), rows, dtype.type(self.phase.duration / self.steps), method
 
     def _columns(self, rows: Floats) -> Law:
-        """The gradient by the law as it was given, from that by :meth:`_in`'s rows."""
-        a, b = np.where(self._against, rows[:, 1], rows[:, 0]), np.where(self._against, rows[:, 0], rows[:, 1])
-        k = np.where(self._against, -rows[:, 3], rows[:, 3])
-        return a[self._place], b[self._place], rows[self._place, 2], k[self._place]
+        """The gradient by the law as it was given, from that by :meth:`_in`'s rows, which are turned in place."""
+        rows[self._against, :2] = rows[self._against, 1::-1]
+        rows[self._against, 3] *= -1
+        a, b, c, k = rows[self._place].T
+        return a, b, c, k

@@ -1,4 +1,4 @@
-"""The fused solver of a phase as a torch operation with its gradient, and what leads from phase to phase: for training."""
+"""The fused solver of a phase as a torch operation with its gradient, and what leads on from phase to phase."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class _Evolution(torch.autograd.Function):  # type: ignore[misc]  # torch is not
     def backward(ctx: Any, *pulls: Tensor) -> tuple[Tensor | None, ...]:
         path, *law = ctx.saved_tensors
         of_v0, of_law = ctx.solver.pull_back(_numpy(law), path.numpy(), pulls[0].contiguous().numpy())
-        return None, torch.from_numpy(of_v0), *(torch.from_numpy(p).to(q.dtype) for p, q in zip(of_law, law, strict=True))
+        of_law = [torch.from_numpy(of).to(p.dtype) for of, p in zip(of_law, law, strict=True)]
+        return None, torch.from_numpy(of_v0), *of_law
 
 
 def _numpy(law: Any) -> Any:
@@ -50,8 +51,8 @@ def carry_over(v: Tensor, phase: Phase) -> Tensor:
 
 
 def paths(solvers: Sequence[PhaseSolver], laws: Sequence[Law], v0: Tensor) -> tuple[list[Tensor], Tensor]:
-    """The states of every phase, as of :func:`evolve`, from ``v0`` [nodes of the first phase, samples] on, and the state
-    at the end of the last, its residual added."""
+    """The states of every phase, as of :func:`evolve`, from ``v0`` [nodes of the first phase, samples] on, and the
+    state at the end of the last, its residual added."""
     found: list[Tensor] = []
     state = v0
     for solver, law in zip(solvers, laws, strict=True):

@@ -78,7 +78,7 @@ class TrainSettings(Settings):
     epochs: Count = 100
     batch: Count = 128
     learning_rate: Positive = 0.04  # peak of a one-cycle schedule
-    step_by_degree: NotNegative = 0.0  # steps of θ shrink as this power of the edges at the busier end, most there are
+    step_by_degree: NotNegative = 0.0  # steps of θ shrink by this power of edges at the busier end over their fewest
     weight_decay: NotNegative = 0.05
     gradient_clip: Positive = 1.0
     init_theta1: Positive = 0.6  # standard deviation over 1/sqrt(edges at the busier end)
@@ -102,6 +102,6 @@ class TrainSettings(Settings):
         return self
 
     def settled(self, epoch: int) -> bool:
-        """Whether in ``epoch`` (from 0) the network is of the kind asked for: pruned, and of cells where it is to be."""
+        """Whether in ``epoch`` (from 0) the network is what is asked for: pruned, and of cells where it is to be."""
         pruned = self.pruning is None or epoch >= self.pruning.end * self.epochs
         return pruned and (self.cell is None or epoch >= self.cell.begin * self.epochs)

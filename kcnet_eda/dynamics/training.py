@@ -37,7 +37,6 @@ from kcnet_eda.progress import Progress
 _EXAMPLES = 16  # training images kept in the network file, from which solver steps are chosen
 _SCORED = 200  # training images that edges are scored on before each pruning
 _VALIDATED = 1024  # images at once
-_CHECK_STEPS = 50  # RK4 steps a phase of the final evaluation
 
 
 class _Fit:
@@ -224,7 +223,7 @@ def _tensors(data: DataSet) -> tuple[Tensor, Tensor]:
 
 def evaluate(network: Network, data: DataSet) -> tuple[float, float]:
     """Accuracy and the largest |v| at any step of an RK4 solution in double precision, in model units."""
-    found = evolve(network, network.initial_state(data.x), steps=_CHECK_STEPS, dtype=np.float64)
+    found = evolve(network, network.initial_state(data.x), dtype=np.float64)
     largest = max(abs(reach[np.isfinite(reach)]).max() for reach in (found.low, found.high))
     return float((labels(network, found.v_end) == data.y).mean()), float(largest)
 
