@@ -101,6 +101,17 @@ def test_the_shipped_network_is_what_is_claimed(digits_network):
     assert (labels(digits_network, np.zeros((1, digits_network.max_nodes))) == 0).all()
 
 
+def test_training_by_the_adjoint_equation(tmp_path):
+    """Another gradient, which differs by the solver's error, and so nearly the same network."""
+    found = []
+    for gradient in ("steps", "adjoint"):
+        out = tmp_path / f"{gradient}.kcnet"
+        result = train(write(tmp_path, gradient=gradient, epochs=4, pruning=None), out)["result"]
+        assert result["test_accuracy"] > 0.5
+        found.append(result["last_loss"])
+    assert found[0] != found[1] and found[0] == pytest.approx(found[1], rel=0.2)
+
+
 class Killed(NoProgress):
     """A user who gives up as the epoch with this number ends, when its checkpoint is written."""
 
@@ -134,7 +145,7 @@ def same_but_for_time(first, second):
 
 
 @pytest.mark.parametrize("changes", [TWO_PHASES, {"epochs": 4, "pruning": None, "cell": {"begin": 0.3}}])
-@pytest.mark.parametrize("epoch", [1, 3])
+@pytest.mark.parametrize("epoch", [1, 3, 4])
 def test_a_resumed_training_ends_bit_for_bit_as_one_without_interruption(tmp_path, changes, epoch):
     config = write(tmp_path, **changes)
     train(config, tmp_path / "straight.kcnet")

@@ -127,7 +127,7 @@ def import_(
 @app.command()
 def export(
     network: Annotated[
-        str, typer.Argument(help="A *.kcnet file, or the name of a shipped network (digits, digits_mos).")
+        str, typer.Argument(help="A *.kcnet file, or the name of a shipped network (digits, digits_mos, mnist).")
     ],
     out: Annotated[Path, typer.Option(help="Bundle folder to write.")],
     level: Annotated[str, typer.Option(help="Level of the devices: behavioral, structural or mos.")] = "behavioral",

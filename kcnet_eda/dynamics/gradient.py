@@ -235,20 +235,18 @@ def _back_by_adjoint(bent, curved, law, h, stages, weights, places, path, pulls,
     count = weights.size
     of_stage = np.empty((count, *path[0].shape), path.dtype)
     v, mu, slope = np.empty_like(path[0]), np.empty_like(path[0]), np.empty((2, *path[0].shape), path.dtype)
-    zero, one = np.zeros_like(path[0]), path.dtype.type(1)
-    ones = np.ones(count, path.dtype)
+    one, ones = path.dtype.type(1), np.ones(count, path.dtype)
     of_state = pulls[-1].copy()
     _rate(bent, curved, law, path[-1], slope[1])
     for n in range(path.shape[0] - 2, -1, -1):
         _rate(bent, curved, law, path[n], slope[0])
         for i in range(count):  # of_stage[j] is h·weights[j]·Jᵀμ, so that the integral for the law is summed with it
             combine(of_state, one, of_stage, stages[i] / weights, i, mu)
-            combine(zero, h * weights[i], mu.reshape((1, *mu.shape)), ones, 1, v)
-            mu[:] = v
+            mu *= h * weights[i]
             _between(path[n], path[n + 1], slope[0], slope[1], h, one - places[i], v)
             _pull(bent, curved, law, v, mu, of_stage[i], of_law)
         combine(of_state, one, of_stage, ones, count, mu)
-        combine(mu, one, pulls[n : n + 1], ones, 1, of_state)
+        of_state[:] = mu + pulls[n]
         slope[1] = slope[0]
     return of_state
 

@@ -133,7 +133,10 @@ class Model:
         """Let only the edges ``alive`` (their numbers) conduct from now on."""
         self.alive = alive
         self._parts = [alive[self.phase[alive] == n] for n in range(self.n_phases)]
-        self._solvers = [PhaseSolver(phase, steps=self.settings.steps) for phase in self._phases(self.parameters)]
+        s = self.settings
+        self._solvers = [
+            PhaseSolver(phase, steps=s.steps, backwards=s.gradient) for phase in self._phases(self.parameters)
+        ]
 
     def _phases(self, theta: list[Tensor]) -> tuple[Phase, ...]:
         duration = self.settings.duration / self.n_phases

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from kcnet_eda.config import Settings
 from kcnet_eda.dynamics.augmentation import Augmentation
 from kcnet_eda.dynamics.cell import Cell
+from kcnet_eda.dynamics.gradient import Backwards
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -75,10 +76,13 @@ class TrainSettings(Settings):
     cell: Cell | None = None
     duration: Positive = 1.0  # T
     steps: Count = 5  # Heun steps over each phase while training
+    gradient: Backwards = "steps"  # of the solver's steps, or by the adjoint equation
     epochs: Count = 100
     batch: Count = 128
     learning_rate: Positive = 0.04  # peak of a one-cycle schedule
-    step_by_degree: NotNegative = 0.0  # steps of θ shrink by this power of edges at the busier end over their fewest
+    step_by_degree: NotNegative = (
+        0.0  # power by which θ of edges at busy nodes take smaller steps; 0: all take the same
+    )
     weight_decay: NotNegative = 0.05
     gradient_clip: Positive = 1.0
     init_theta1: Positive = 0.6  # standard deviation over 1/sqrt(edges at the busier end)
@@ -97,6 +101,8 @@ class TrainSettings(Settings):
             raise ValueError("start and topology exclude each other: the start brings its edges")
         if self.patience is not None and self.validation_fraction == 0:
             raise ValueError("patience needs a validation_fraction, by which it judges")
+        if self.cell is not None and self.gradient != "steps":
+            raise ValueError("a cell is trained with the gradient of the steps")
         if self.cell is not None and self.topology.phases > 1:
             raise ValueError("a cell is trained in one phase; topology.phases has more")
         return self
