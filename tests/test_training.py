@@ -134,6 +134,7 @@ TWO_PHASES = {
     "topology": {"hidden": 4, "phases": 2},
     "pruning": {"edges": 700, "score": "sensitivity", "begin": 0.2, "end": 0.5},
     "step_by_degree": 0.5,
+    "refinement": {"steps": 7, "begin": 0.7},
 }
 
 

@@ -107,6 +107,7 @@ class Model:
         self.n_phases, self.n_nodes = len(start.pairs), len(start.names)
         self.settings = settings
         self.cell: Cell | None = None
+        self._steps = settings.steps
         self.dies = torch.Generator().manual_seed(settings.seed + 2)
         self.degree = self._degree()
         self.parameters = [p.requires_grad_() for p in start.theta or self._random()]
@@ -133,10 +134,13 @@ class Model:
         """Let only the edges ``alive`` (their numbers) conduct from now on."""
         self.alive = alive
         self._parts = [alive[self.phase[alive] == n] for n in range(self.n_phases)]
-        s = self.settings
-        self._solvers = [
-            PhaseSolver(phase, steps=s.steps, backwards=s.gradient) for phase in self._phases(self.parameters)
-        ]
+        self.take_steps(self._steps)
+
+    def take_steps(self, steps: int) -> None:
+        """Solve each phase in as many steps from now on."""
+        self._steps, backwards = steps, self.settings.gradient
+        phases = self._phases(self.parameters)
+        self._solvers = [PhaseSolver(phase, steps=steps, backwards=backwards) for phase in phases]
 
     def _phases(self, theta: list[Tensor]) -> tuple[Phase, ...]:
         duration = self.settings.duration / self.n_phases
@@ -167,9 +171,7 @@ class Model:
         near1, near2 = straight_through(near1, theta1), straight_through(near2, theta2)
         dies = draw_dies(cell, near1, near2, min(cell.dies, v0.shape[1]), self.dies)
         ends = tuple(e[self.alive].numpy().astype(np.uintp) for e in (self.source, self.target))
-        states = heun(
-            lambda v: cell_rate((ends[0], ends[1]), cell, dies, v), v0, self.settings.duration, self.settings.steps
-        )
+        states = heun(lambda v: cell_rate((ends[0], ends[1]), cell, dies, v), v0, self.settings.duration, self._steps)
         return torch.stack([v0, *states])
 
     def mean_currents(self, x: Tensor) -> Tensor:

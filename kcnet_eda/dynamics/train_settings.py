@@ -62,6 +62,14 @@ class Pruning(Settings):
         return int(self.edges + (n_edges - self.edges) * (1 - way) ** 3)
 
 
+class Refinement(Settings):
+    """From ``begin`` (a fraction of the epochs) on, ``steps`` are taken over each phase. What is learned in few and long
+    steps is cheaper, but suits their errors too; the end of training frees it of them."""
+
+    steps: Count
+    begin: Fraction = 0.75
+
+
 class TrainSettings(Settings):
     """The whole of a ``train`` file. Voltages in model units."""
 
@@ -76,6 +84,7 @@ class TrainSettings(Settings):
     cell: Cell | None = None
     duration: Positive = 1.0  # T
     steps: Count = 5  # Heun steps over each phase while training
+    refinement: Refinement | None = None
     gradient: Backwards = "steps"  # of the solver's steps, or by the adjoint equation
     epochs: Count = 100
     batch: Count = 128
@@ -108,6 +117,10 @@ class TrainSettings(Settings):
         return self
 
     def settled(self, epoch: int) -> bool:
-        """Whether in ``epoch`` (from 0) the network is what is asked for: pruned, and of cells where it is to be."""
-        pruned = self.pruning is None or epoch >= self.pruning.end * self.epochs
-        return pruned and (self.cell is None or epoch >= self.cell.begin * self.epochs)
+        """Whether in ``epoch`` (from 0) training is of the kind that is to be in the end: pruned, of cells, refined."""
+        begins = [
+            0.0 if self.pruning is None else self.pruning.end,
+            0.0 if self.cell is None else self.cell.begin,
+            0.0 if self.refinement is None else self.refinement.begin,
+        ]
+        return epoch >= max(begins) * self.epochs

@@ -77,17 +77,19 @@ class _Fit:
         self.schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generator"])
         self.epochs, self.best, self.wall_s = state["epochs"], state["best"], state["wall_s"]
-        self._choose_law(len(self.epochs) - 1)
+        self._enter(len(self.epochs) - 1)
 
-    def _choose_law(self, epoch: int) -> None:
+    def _enter(self, epoch: int) -> None:
         s = self.model.settings
         if s.cell is not None and epoch >= s.cell.begin * s.epochs:
             self.model.cell = s.cell
+        if s.refinement is not None and epoch >= s.refinement.begin * s.epochs:
+            self.model.take_steps(s.refinement.steps)
 
     def train_epoch(self) -> None:
         """Prune as is due, then show every training image once."""
         s, model, epoch = self.model.settings, self.model, len(self.epochs)
-        self._choose_law(epoch)
+        self._enter(epoch)
         if s.pruning is not None:
             keep = s.pruning.kept(len(model.source), epoch / s.epochs)
             if keep < len(model.alive):
