@@ -22,6 +22,7 @@ bench:
 	$(VENV)/bin/python benchmarks/digits_mos.py
 	$(VENV)/bin/python benchmarks/export_scale.py
 	$(VENV)/bin/python benchmarks/engine_mnist.py
+	$(VENV)/bin/python benchmarks/mnist_accuracy.py
 	$(VENV)/bin/python benchmarks/mnist_training.py
 
 clean:

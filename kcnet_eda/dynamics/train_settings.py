@@ -63,8 +63,8 @@ class Pruning(Settings):
 
 
 class Refinement(Settings):
-    """From ``begin`` (a fraction of the epochs) on, ``steps`` are taken over each phase. What is learned in few and long
-    steps is cheaper, but suits their errors too; the end of training frees it of them."""
+    """From ``begin`` (a fraction of the epochs) on, ``steps`` are taken over each phase. Few and long steps are
+    cheaper, but the network comes to suit their errors; the end of training frees it of them."""
 
     steps: Count
     begin: Fraction = 0.75
