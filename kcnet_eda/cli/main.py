@@ -477,7 +477,10 @@ def main() -> None:
             _say_error(f"{type(error).__name__}: {error}\nThis is a defect of kcnet_eda; --debug shows where.")
         code = 1
     if code == _INTERRUPTED:
-        _err.print("\ninterrupted; what was finished is kept, and the same command goes on from there", style="yellow")
+        _err.print(
+            "\ninterrupted; what was finished is kept, and the same command goes on from there (train: with --resume)",
+            style="yellow",
+        )
         code = 1
     sys.exit(code)
 
