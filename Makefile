@@ -23,6 +23,8 @@ bench:
 	$(VENV)/bin/python benchmarks/export_scale.py
 	$(VENV)/bin/python benchmarks/engine_mnist.py
 	$(VENV)/bin/python benchmarks/adjoint.py
+	$(VENV)/bin/python benchmarks/mnist_accuracy.py
+	$(VENV)/bin/python benchmarks/mnist_training.py
 
 clean:
 	rm -rf $(VENV) runs build dist

@@ -22,8 +22,8 @@ import numpy as np
 import yaml
 
 from kcnet_eda.api import study_adjoint
-from kcnet_eda.dynamics.gradient import discrete_gradient, relative_error, software_gradient, way_of
 from kcnet_eda.dynamics.loss import Loss
+from kcnet_eda.dynamics.loss_gradient import discrete_gradient, relative_error, software_gradient, way_of
 from kcnet_eda.export.adjoint import render_adjoint
 from kcnet_eda.export.circuit import Circuit
 from kcnet_eda.files import resource_dir

@@ -19,7 +19,8 @@ import yaml
 from sklearn.model_selection import StratifiedKFold
 
 from kcnet_eda.dynamics.cell_dies import TYPICAL, solve_die
-from kcnet_eda.dynamics.training import TrainSettings, evaluate, fit
+from kcnet_eda.dynamics.train_settings import TrainSettings
+from kcnet_eda.dynamics.training import evaluate, fit
 from kcnet_eda.network.data import digits
 from kcnet_eda.network.graph import labels
 from kcnet_eda.progress import NoProgress

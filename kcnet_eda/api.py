@@ -134,7 +134,14 @@ def study_adjoint(config: Path, out: Path, progress: Progress | None = None) -> 
     return record
 
 
-def train(config: Path, out: Path, progress: Progress | None = None) -> dict[str, Any]:
+def train(
+    config: Path,
+    out: Path,
+    *,
+    data_dir: Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """:func:`kcnet_eda.dynamics.training.train`: train as ``config`` says, write the network to ``out``; returns the
     training record.
 
@@ -152,7 +159,7 @@ def train(config: Path, out: Path, progress: Progress | None = None) -> dict[str
             raise
         raise KcnetError("training needs torch: pip install 'kcnet_eda[train]', or torch's CPU build.") from None
 
-    return train_with_torch(config, out, progress or NoProgress())
+    return train_with_torch(config, out, progress or NoProgress(), data_dir=data_dir, resume=resume)
 
 
 def demo(

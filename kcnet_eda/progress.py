@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 
-class Progress(Protocol):
-    """A display: ``stage(name, total)`` opens a bar and gives the function that advances it by a count."""
+class Advance(Protocol):
+    """Advances a bar by a count, with a ``note`` on what has been reached."""
 
-    def stage(self, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]: ...
+    def __call__(self, n: int, note: str = "") -> None: ...
+
+
+class Progress(Protocol):
+    """A display: ``stage(name, total)`` opens a bar and gives what advances it."""
+
+    def stage(self, name: str, total: int) -> AbstractContextManager[Advance]: ...
 
 
 class NoProgress:
     """Shows nothing."""
 
-    def stage(self, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    def stage(self, name: str, total: int) -> AbstractContextManager[Advance]:
         """A stage that nobody sees."""
-        return nullcontext(lambda n: None)
+        return nullcontext(lambda n, note="": None)

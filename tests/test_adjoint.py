@@ -9,14 +9,14 @@ from conftest import decaying, driven_corner, make_network, random_network, rc_p
 
 from kcnet_eda.cli.main import main
 from kcnet_eda.dynamics.adjoint import edge_gradient, eq6_gradient, eq6_rows
-from kcnet_eda.dynamics.gradient import (
+from kcnet_eda.dynamics.loss import Loss
+from kcnet_eda.dynamics.loss_gradient import (
     discrete_gradient,
     relative_error,
     software_gradient,
     steps_between_corners,
     way_of,
 )
-from kcnet_eda.dynamics.loss import Loss
 from kcnet_eda.dynamics.reference import final_states
 from kcnet_eda.errors import InvalidInputError, ToolFailedError
 from kcnet_eda.export.adjoint import render_adjoint

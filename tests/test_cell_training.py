@@ -23,8 +23,7 @@ from kcnet_eda.tools.pdk import prepare
 
 torch = pytest.importorskip("torch", reason="NOT RUN: torch is not installed")
 
-from kcnet_eda.dynamics.cell import Cell, CellRange, cell_rate, draw_dies  # noqa: E402
-from kcnet_eda.dynamics.torch_path import EdgeColumns, heun  # noqa: E402
+from kcnet_eda.dynamics.cell import Cell, CellRange, cell_rate, draw_dies, heun  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +31,13 @@ def shipped():
     return load_network(network_path("digits_mos"))
 
 
-def columns_of(edges):
-    return EdgeColumns(torch.tensor(edges.source).long(), torch.tensor(edges.target).long(), 0)
+def ends_of(edges):
+    return edges.source.astype(np.uintp), edges.target.astype(np.uintp)
 
 
-def plain_rate(columns, cell, dies, v):
+def plain_rate(ends, cell, dies, v):
     """The right-hand side in torch's own words, one die after the other: the oracle."""
-    source, target = (torch.from_numpy(ends.astype(np.int64)) for ends in columns.ends)
+    source, target = (torch.from_numpy(nodes.astype(np.int64)) for nodes in ends)
     flows = []
     for die, share in enumerate(torch.tensor_split(v, dies[0].shape[1], dim=1)):
         theta1, theta2, gain = (p[:, die, None] for p in dies)
@@ -55,7 +54,7 @@ def test_value_and_gradient_equal_torchs_to_1e_10(dies):
     rng = np.random.default_rng(dies)
     source = rng.integers(0, 6, 60)
     target = (source + rng.integers(1, 6, 60)) % 6
-    columns = EdgeColumns(torch.from_numpy(source), torch.from_numpy(target), 0)
+    ends = source.astype(np.uintp), target.astype(np.uintp)
     theta = [torch.from_numpy(p).requires_grad_() for p in rng.normal(0, 0.3, (2, 60))]
     v0 = torch.from_numpy(rng.normal(0, 1, (6, 6))).requires_grad_()
     pull = torch.from_numpy(rng.normal(0, 1, (6, 6)))
@@ -63,7 +62,7 @@ def test_value_and_gradient_equal_torchs_to_1e_10(dies):
     found = []
     for of_cells in (cell_rate, plain_rate):
         drawn = draw_dies(cell, *theta, dies, torch.Generator().manual_seed(1))
-        *_, end = heun(lambda v, f=of_cells, d=drawn: f(columns, cell, d, v), v0, 1.0, 4)
+        *_, end = heun(lambda v, f=of_cells, d=drawn: f(ends, cell, d, v), v0, 1.0, 4)
         found.append([end.detach(), *torch.autograd.grad((pull * end).sum(), [v0, *theta])])
     for ours, theirs in zip(*found, strict=True):
         assert float((ours - theirs).abs().max()) < 1e-10
@@ -86,7 +85,7 @@ def test_the_lag_without_a_state_per_edge_is_near_the_pole(shipped):
     cell = Cell(lag=0.02, leakage=0, sigma_theta1=0, sigma_theta2=0, sigma_gain=0)
     dies = draw_dies(cell, torch.tensor(edges.a), torch.tensor(edges.c), 1, torch.Generator())
     v0 = torch.from_numpy(shipped.initial_state(x).T.copy())
-    *_, cheap = heun(lambda v: cell_rate(columns_of(edges), cell, dies, v), v0, shipped.duration, 50)
+    *_, cheap = heun(lambda v: cell_rate(ends_of(edges), cell, dies, v), v0, shipped.duration, 50)
     left, moved = (np.sqrt(((v - lagging) ** 2).mean()) for v in (cheap.numpy().T, nominal))
     assert left < 0.35 * moved
 

@@ -77,12 +77,16 @@ def demo(
 def train(
     config: Annotated[Path, typer.Argument(help="Training settings, YAML.")],
     out: Annotated[Path, typer.Option(help="Network file to write (*.kcnet).")],
+    data_dir: DataDir = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint that an unfinished training left beside --out.")
+    ] = False,
 ) -> None:
     """Train a network as CONFIG says (needs torch)."""
     from kcnet_eda import api
 
     with RichProgress(_err) as progress:
-        record = api.train(config, out, progress)
+        record = api.train(config, out, data_dir=data_dir, resume=resume, progress=progress)
     table = Table(show_header=False)
     for name, value in record["result"].items():
         table.add_row(name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
@@ -125,7 +129,7 @@ def import_(
 @app.command()
 def export(
     network: Annotated[
-        str, typer.Argument(help="A *.kcnet file, or the name of a shipped network (digits, digits_mos).")
+        str, typer.Argument(help="A *.kcnet file, or the name of a shipped network (digits, digits_mos, mnist).")
     ],
     out: Annotated[Path, typer.Option(help="Bundle folder to write.")],
     level: Annotated[str, typer.Option(help="Level of the devices: behavioral, structural or mos.")] = "behavioral",
@@ -522,7 +526,10 @@ def main() -> None:
             _say_error(f"{type(error).__name__}: {error}\nThis is a defect of kcnet_eda; --debug shows where.")
         code = 1
     if code == _INTERRUPTED:
-        _err.print("\ninterrupted; what was finished is kept, and the same command goes on from there", style="yellow")
+        _err.print(
+            "\ninterrupted; what was finished is kept, and the same command goes on from there (train: with --resume)",
+            style="yellow",
+        )
         code = 1
     sys.exit(code)
 

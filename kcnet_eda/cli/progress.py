@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from kcnet_eda.progress import Advance
 
 
 class RichProgress:
@@ -37,10 +39,16 @@ class RichProgress:
         self._bars.stop()
 
     @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Open a bar of ``total``; yields the function that advances it."""
+    def stage(self, name: str, total: int) -> Iterator[Advance]:
+        """Open a bar of ``total``; yields what advances it. A note stands beside the bar, or has a line of its own."""
         started = time.monotonic()
         task = self._bars.add_task(name, total=total)
-        yield lambda n: self._bars.advance(task, n)
+
+        def advance(n: int, note: str = "") -> None:
+            self._bars.update(task, advance=n, description=f"{name}: {note}" if note else None)
+            if note and not self._console.is_terminal:
+                self._console.print(f"{name}: {self._bars.tasks[task].completed:g} of {total}, {note}", soft_wrap=True)
+
+        yield advance
         if not self._console.is_terminal:
             self._console.print(f"{name}: {total} done in {time.monotonic() - started:.1f} s")

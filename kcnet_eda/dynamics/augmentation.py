@@ -45,10 +45,13 @@ def augment(x: Tensor, grid: tuple[int, int], settings: Augmentation, generator:
         ],
         dim=1,
     ).view(n, 2, 3)
+    affine = affine.to(x.dtype)
     where = affine_grid(affine, [n, 1, rows, columns], align_corners=False)
     if settings.elastic_pixels > 0:
         field = torch.randn(n, 2, _CONTROL, _CONTROL, generator=generator, dtype=torch.float64)
         field = field * torch.tensor([2 / columns, 2 / rows]).view(1, 2, 1, 1) * settings.elastic_pixels
-        where = where + interpolate(field, size=grid, mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+        where = where + interpolate(field.to(x.dtype), size=grid, mode="bicubic", align_corners=True).permute(
+            0, 2, 3, 1
+        )
     images = grid_sample(x.view(n, 1, rows, columns), where, mode="bicubic", align_corners=False)
     return images.reshape(n, -1).clamp(0, 1)

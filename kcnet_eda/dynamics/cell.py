@@ -6,6 +6,7 @@ voltage penalty keeps nodes within that range.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import torch
@@ -14,7 +15,6 @@ from torch import Tensor
 
 from kcnet_eda.config import Settings
 from kcnet_eda.dynamics.cell_rhs import Corner, Dies, Ends, pull_back, rate_of_cells
-from kcnet_eda.dynamics.torch_path import EdgeColumns
 
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -97,15 +97,24 @@ def _numpy(dies: Any) -> Dies:
     return theta1, theta2, gain
 
 
-def cell_rate(columns: EdgeColumns, cell: Cell, dies: tuple[Tensor, Tensor, Tensor], v: Tensor) -> Tensor:
+def cell_rate(ends: Ends, cell: Cell, dies: tuple[Tensor, Tensor, Tensor], v: Tensor) -> Tensor:
     """dv/dτ [nodes, samples] of cells at ``v`` [nodes, samples]; differentiable in v and in the dies' θ1 and θ2.
 
     A pole of time constant ``lag`` in every edge current acts, to first order in it, as currents that see the voltages
     of ``lag`` ago; that needs no state per edge.
     """
     corner = Corner(cell.rounding, cell.leakage)
-    rate: Tensor = _CellRate.apply(columns.ends, corner, v, *dies)
-    return rate if cell.lag == 0 else _CellRate.apply(columns.ends, corner, v - cell.lag * rate, *dies)
+    rate: Tensor = _CellRate.apply(ends, corner, v, *dies)
+    return rate if cell.lag == 0 else _CellRate.apply(ends, corner, v - cell.lag * rate, *dies)
+
+
+def heun(slope: Callable[[Tensor], Tensor], v: Tensor, duration: float, steps: int) -> Iterator[Tensor]:
+    """Yield the state after each of ``steps`` Heun steps (order 2) of dv/dτ = slope(v)."""
+    h = duration / steps
+    for _ in range(steps):
+        first = slope(v)
+        v = v + 0.5 * h * (first + slope(v + h * first))
+        yield v
 
 
 def straight_through(value: Tensor, parameter: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.dynamics.fused import FusedPhase, compiled, fused_rate
+from kcnet_eda.dynamics.fused import FusedPhase, combine, compiled, fused_rate
 from kcnet_eda.errors import KcnetError
 from kcnet_eda.network.graph import Network, carry_over, settle
 
@@ -25,20 +25,6 @@ Floats = NDArray[Any]
 #: RK4 steps a phase. With 20 the published MNIST network's labels are those of ten times as many.
 STEPS = 20
 BLOCK = 128  # samples: a block's state and stages stay in a core's cache
-
-
-@compiled
-def _stage(v, h, k, weight, count, out):  # type: ignore[no-untyped-def]
-    """``out`` = v + h·Σ_{n < count} weight[n]·k[n]."""
-    for node in range(v.shape[0]):
-        row, into = v[node], out[node]
-        for m in range(row.size):
-            into[m] = row[m]
-        for n in range(count):
-            factor, slope = h * weight[n], k[n, node]
-            if factor != 0:
-                for m in range(row.size):
-                    into[m] += factor * slope[m]
 
 
 @compiled
@@ -59,9 +45,9 @@ def _rk4(pairs, edges, constant, v, duration, steps, low, high):  # type: ignore
     for _ in range(steps):
         fused_rate(pairs, edges, constant, v, k[0])
         for n in range(3):
-            _stage(v, h, k[n : n + 1], half[n : n + 1], 1, stage)
+            combine(v, h, k[n : n + 1], half[n : n + 1], 1, stage)
             fused_rate(pairs, edges, constant, stage, k[n + 1])
-        _stage(v, h, k, last, 4, stage)
+        combine(v, h, k, last, 4, stage)
         v[:] = stage
         _widen(v, low, high)
 
@@ -92,10 +78,10 @@ def _dormand_prince(pairs, edges, constant, v, duration, a, e, tol, low, high): 
         h = min(h, duration - t)
         step = v.dtype.type(h)
         for n in range(6):
-            _stage(v, step, k, a[n], n + 1, stage)
+            combine(v, step, k, a[n], n + 1, stage)
             fused_rate(pairs, edges, constant, stage, k[n + 1])
         new = stage.copy()  # the sixth stage is the fifth-order result
-        _stage(zero, step, k, e, 7, stage)
+        combine(zero, step, k, e, 7, stage)
         worst = 0.0
         for node in range(v.shape[0]):
             for m in range(v.shape[1]):

@@ -73,64 +73,6 @@ def _current_of_many(phi, a, b, c, k, v_s, v_d, current):  # type: ignore[no-unt
 
 
 @_compiled
-def _rate_of_many(phi, source, target, a, b, c, k, v):  # type: ignore[no-untyped-def]
-    rate = np.zeros_like(v)
-    current = np.empty(v.shape[1])
-    for e in range(source.size):
-        s, d = source[e], target[e]
-        _current_of_many(phi[e], a[e], b[e], c[e], k[e], v[s], v[d], current)
-        into, out_of = rate[d], rate[s]
-        for m in range(current.size):
-            into[m] += current[m]
-            out_of[m] -= current[m]
-    rate[0] = 0.0
-    return rate
-
-
-@_compiled
-def _pull_back(phi, source, target, a, b, c, k, v, pull):  # type: ignore[no-untyped-def]
-    """With L any function of dv/dτ and ``pull`` = ∂L/∂(dv/dτ): ∂L/∂v and ∂L/∂(a, b, c, k), the last as [4, E]."""
-    of_v, of_edges = np.zeros_like(v), np.zeros((4, source.size))
-    argument, slope = np.empty(v.shape[1]), np.empty(v.shape[1])
-    for e in range(source.size):
-        s, d = source[e], target[e]
-        v_s, v_d, at_s, at_d = v[s], v[d], pull[s], pull[d]
-        for m in range(slope.size):
-            argument[m] = a[e] * v_s[m] + b[e] * v_d[m] + c[e]
-        if phi[e] == RELU:
-            for m in range(slope.size):
-                slope[m] = 1.0 if argument[m] > 0.0 else 0.0
-        elif phi[e] == LEAKY_RELU:
-            for m in range(slope.size):
-                slope[m] = 1.0 if argument[m] > 0.0 else LEAKY_SLOPE
-        elif phi[e] == TANH:
-            for m in range(slope.size):
-                slope[m] = 1.0 - math.tanh(argument[m]) ** 2
-        else:
-            slope[:] = 1.0
-        current = argument  # φ(argument) takes its place
-        if phi[e] == TANH:
-            for m in range(slope.size):
-                current[m] = math.tanh(argument[m])
-        elif phi[e] != IDENTITY:
-            for m in range(slope.size):
-                current[m] = argument[m] * slope[m]
-        of_a = of_b = of_c = of_k = 0.0
-        into_s, into_d = of_v[s], of_v[d]
-        for m in range(slope.size):
-            gain = (at_d[m] if d else 0.0) - (at_s[m] if s else 0.0)  # ground's dv/dτ is 0 whatever flows there
-            of_k += gain * current[m]
-            gain *= k[e] * slope[m]
-            of_a += gain * v_s[m]
-            of_b += gain * v_d[m]
-            of_c += gain
-            into_s[m] += a[e] * gain
-            into_d[m] += b[e] * gain
-        of_edges[0, e], of_edges[1, e], of_edges[2, e], of_edges[3, e] = of_a, of_b, of_c, of_k
-    return of_v, of_edges
-
-
-@_compiled
 def _flows(phi, source, target, a, b, c, k, v, total, heat, supply):  # type: ignore[no-untyped-def]
     """The largest |i| of one edge; for each sample the sums over edges of |i| and of the power either way."""
     current = np.empty(v.shape[1])
@@ -176,29 +118,6 @@ class RightHandSide:
         sums = np.zeros((3, v.shape[1]))
         peak = _flows(self._phi, *self._edges, np.ascontiguousarray(v), *sums)
         return float(peak), sums
-
-
-def rate_of_edges(
-    phi: NDArray[np.uint8],
-    ends: tuple[NDArray[np.uintp], NDArray[np.uintp]],
-    parameters: tuple[Floats, Floats, Floats, Floats],
-    v: Floats,
-) -> Floats:
-    """dv/dτ [nodes, samples] for edges given as columns, unsorted: φ codes, (source, target) and (a, b, c, k)."""
-    return np.asarray(_rate_of_many(phi, *ends, *parameters, v))
-
-
-def pull_back(
-    phi: NDArray[np.uint8],
-    ends: tuple[NDArray[np.uintp], NDArray[np.uintp]],
-    parameters: tuple[Floats, Floats, Floats, Floats],
-    v: Floats,
-    pull: Floats,
-) -> tuple[Floats, Floats]:
-    """The vector-Jacobian product of :func:`rate_of_edges`: from ``pull`` = ∂L/∂(dv/dτ) [nodes, samples] to ∂L/∂v
-    [nodes, samples] and ∂L/∂(a, b, c, k) [4, E]. At a corner the slope is that of the blocked side."""
-    of_v, of_edges = _pull_back(phi, *ends, *parameters, v, pull)
-    return np.asarray(of_v), np.asarray(of_edges)
 
 
 def _edges_at(ends: NDArray[np.int32], n_nodes: int) -> tuple[NDArray[np.uintp], NDArray[np.uintp]]:

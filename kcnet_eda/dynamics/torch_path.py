@@ -1,57 +1,62 @@
-"""The compiled right-hand side as a torch operation with its gradient, and a fixed-step solver: for training."""
+"""The fused solver of a phase as a torch operation with its gradient, and what leads on from phase to phase."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from kcnet_eda.dynamics.rhs import pull_back, rate_of_edges
+from kcnet_eda.dynamics.gradient import PhaseSolver
+from kcnet_eda.network.graph import Phase
 
 Law = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-class EdgeColumns:
-    """Which edges there are: ends (node numbers, [E]) and one φ code for all."""
-
-    def __init__(self, source: Tensor, target: Tensor, phi: int) -> None:
-        self.ends = (source.numpy().astype(np.uintp), target.numpy().astype(np.uintp))
-        self.phi = np.full(len(source), phi, dtype=np.uint8)
-
-
-class _Rate(torch.autograd.Function):  # type: ignore[misc]  # torch is not there where it is not needed
+class _Evolution(torch.autograd.Function):  # type: ignore[misc]  # torch is not there where it is not needed
     @staticmethod
-    def forward(ctx: Any, columns: EdgeColumns, v: Tensor, *law: Tensor) -> Tensor:
-        ctx.columns = columns
-        ctx.save_for_backward(v, *law)
-        return torch.from_numpy(rate_of_edges(columns.phi, columns.ends, _numpy(law), v.detach().numpy()))
+    def forward(ctx: Any, solver: PhaseSolver, v0: Tensor, *law: Tensor) -> Tensor:
+        path = torch.from_numpy(solver.evolve(_numpy(law), v0.detach().numpy()))
+        ctx.solver = solver
+        ctx.save_for_backward(path, *law)
+        return path
 
     @staticmethod
     def backward(ctx: Any, *pulls: Tensor) -> tuple[Tensor | None, ...]:
-        v, *law = ctx.saved_tensors
-        of_v, of_edges = pull_back(
-            ctx.columns.phi, ctx.columns.ends, _numpy(law), v.detach().numpy(), pulls[0].contiguous().numpy()
-        )
-        return None, torch.from_numpy(of_v), *torch.from_numpy(of_edges)
+        path, *law = ctx.saved_tensors
+        of_v0, of_law = ctx.solver.pull_back(_numpy(law), path.numpy(), pulls[0].contiguous().numpy())
+        of_law = [torch.from_numpy(of).to(p.dtype) for of, p in zip(of_law, law, strict=True)]
+        return None, torch.from_numpy(of_v0), *of_law
 
 
 def _numpy(law: Any) -> Any:
     return tuple(p.detach().contiguous().numpy() for p in law)
 
 
-def rate(columns: EdgeColumns, law: Law, v: Tensor) -> Tensor:
-    """dv/dτ [nodes, samples] at ``v`` [nodes, samples], contiguous doubles on the CPU, for the canonical law's
-    (a, b, c, k), each [E]; differentiable in v and all four."""
-    return _Rate.apply(columns, v, *law)
+def evolve(solver: PhaseSolver, law: Law, v0: Tensor) -> Tensor:
+    """The states [steps + 1, nodes, samples] of a phase from ``v0`` [nodes, samples] on, in its precision, for the
+    canonical law's (a, b, c, k), each [E]; differentiable in v0 and all four, so in the states of every step."""
+    path: Tensor = _Evolution.apply(solver, v0, *law)
+    return path
 
 
-def heun(slope: Callable[[Tensor], Tensor], v: Tensor, duration: float, steps: int) -> Iterator[Tensor]:
-    """Yield the state after each of ``steps`` Heun steps (order 2) of dv/dτ = slope(v)."""
-    h = duration / steps
-    for _ in range(steps):
-        first = slope(v)
-        v = v + 0.5 * h * (first + slope(v + h * first))
-        yield v
+def carry_over(v: Tensor, phase: Phase) -> Tensor:
+    """As :func:`kcnet_eda.network.graph.carry_over`, of states [nodes, samples]."""
+    held = min(len(v), phase.n_nodes)
+    new = v.new_zeros(phase.n_nodes - held, v.shape[1])
+    if phase.fill == "repeat" and len(new):
+        new = v[1 + torch.arange(held - 1, phase.n_nodes - 1) % (held - 1)]
+    return torch.cat([v[:held], new])
+
+
+def paths(solvers: Sequence[PhaseSolver], laws: Sequence[Law], v0: Tensor) -> tuple[list[Tensor], Tensor]:
+    """The states of every phase, as of :func:`evolve`, from ``v0`` [nodes of the first phase, samples] on, and the
+    state at the end of the last, its residual added."""
+    found: list[Tensor] = []
+    state = v0
+    for solver, law in zip(solvers, laws, strict=True):
+        found.append(evolve(solver, law, carry_over(state, solver.phase)))
+        earlier = solver.phase.residual_from
+        state = found[-1][-1] if earlier is None else found[-1][-1] + found[earlier][-1]
+    return found, state

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kcnet_eda.config import load_settings
-from kcnet_eda.dynamics.gradient import STEPS, Gradient, software_gradient
+from kcnet_eda.dynamics.loss_gradient import STEPS, Gradient, software_gradient
 from kcnet_eda.errors import ToolFailedError
 from kcnet_eda.files import hold_folder, sha256_file, write_atomic
 from kcnet_eda.network.graph import Network

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kcnet_eda import __version__
-from kcnet_eda.dynamics.gradient import STEPS, require_one_phase
 from kcnet_eda.dynamics.loss import Loss
+from kcnet_eda.dynamics.loss_gradient import STEPS, require_one_phase
 from kcnet_eda.dynamics.reference import LARGE
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.export.adjoint import render_adjoint

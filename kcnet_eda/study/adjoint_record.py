@@ -10,7 +10,7 @@ import numpy as np
 
 from kcnet_eda import __version__
 from kcnet_eda.dynamics.adjoint import eq6_gradient, eq6_rows
-from kcnet_eda.dynamics.gradient import ACROSS, STEPS, Gradient, relative_error
+from kcnet_eda.dynamics.loss_gradient import ACROSS, STEPS, Gradient, relative_error
 from kcnet_eda.network.graph import Network
 from kcnet_eda.study.adjoint_plan import AdjointPlan
 from kcnet_eda.study.store import Result, Status

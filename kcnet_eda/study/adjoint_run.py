@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from kcnet_eda.dynamics.adjoint import edge_gradient
-from kcnet_eda.dynamics.gradient import Gradient
 from kcnet_eda.dynamics.loss import Loss
+from kcnet_eda.dynamics.loss_gradient import Gradient
 from kcnet_eda.errors import KcnetError
 from kcnet_eda.export.adjoint import adjoint_modules, render_adjoint, render_replay
 from kcnet_eda.export.circuit import Circuit
