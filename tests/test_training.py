@@ -15,6 +15,7 @@ from kcnet_eda.errors import InvalidInputError, KcnetError
 from kcnet_eda.files import resource_dir
 from kcnet_eda.network.data import digits, mnist
 from kcnet_eda.network.graph import labels
+from kcnet_eda.network.laws import IDENTITY, RELU, TANH
 from kcnet_eda.network.store import dump_network, load_network, network_path
 from kcnet_eda.progress import NoProgress
 
@@ -50,6 +51,31 @@ def test_the_same_settings_give_the_same_network(tmp_path):
     result = records[0]["result"]
     assert result["train_images"] == 1077 and result["validation_accuracy"] > 0.5  # a few epochs, far above chance
     assert result == records[1]["result"]
+
+
+@pytest.mark.parametrize(
+    ("law", "phi", "least"),
+    [("passive", RELU, 0.0), ("rc", IDENTITY, 0.0), ("tanh", TANH, -0.15), ("eq6", RELU, -0.15)],
+)
+def test_edges_are_of_the_law_and_within_the_limit_that_were_asked_for(tmp_path, law, phi, least):
+    changes = {"law": law, "theta_limit": 0.15, "epochs": 4, "pruning": {"edges": 500, "score": "sensitivity"}}
+    train(write(tmp_path, **changes), tmp_path / "n.kcnet")
+    edges = load_network(tmp_path / "n.kcnet").phases[0].edges
+    assert (edges.phi == phi).all() and (edges.b == -edges.a).all()
+    assert edges.a.min() >= least and 0.14 < edges.a.max() <= 0.15 and np.abs(edges.c).max() <= 0.15
+    assert (edges.c == 0).all() if law == "rc" else np.abs(edges.c).max() > 0.01
+
+
+def test_noise_is_drawn_while_training_only_and_by_seed(tmp_path):
+    def theta(number, **changes):
+        train(write(tmp_path, epochs=2, pruning=None, **changes), tmp_path / f"{number}.kcnet")
+        return load_network(tmp_path / f"{number}.kcnet").phases[0].edges.a
+
+    noisy = [theta(i, theta_noise=0.1) for i in range(2)]
+    np.testing.assert_array_equal(noisy[0], noisy[1])
+    assert 1e-4 < np.abs(noisy[0] - theta(2)).max() < 0.5
+    with pytest.raises(InvalidInputError, match="brings its own mismatch"):
+        train(write(tmp_path, theta_noise=0.1, cell={}), tmp_path / "c.kcnet")
 
 
 def test_every_wrong_setting_is_named(tmp_path):

@@ -16,7 +16,7 @@ from kcnet_eda.dynamics.train_settings import TopologySettings, TrainSettings
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.network import topology
 from kcnet_eda.network.graph import Edges, Network, Phase
-from kcnet_eda.network.laws import RELU, eq6
+from kcnet_eda.network.laws import IDENTITY, RELU, TANH, eq6
 from kcnet_eda.network.store import load_network, network_path
 
 
@@ -94,6 +94,10 @@ def read_start(name: str, n_pixels: int, n_outputs: int) -> Start:
     return Start(tuple((e.source, e.target) for e in edges), network.node_names, (theta[0], theta[1]))
 
 
+_PHI = {"eq6": RELU, "passive": RELU, "rc": IDENTITY, "tanh": TANH}
+_CURRENT = {RELU: torch.relu, TANH: torch.tanh, IDENTITY: lambda x: x}
+
+
 class Model:
     """θ1 and θ2 of every edge of all phases, and which edges are still alive.
 
@@ -111,6 +115,7 @@ class Model:
         self.dies = torch.Generator().manual_seed(settings.seed + 2)
         self.degree = self._degree()
         self.parameters = [p.requires_grad_() for p in start.theta or self._random()]
+        self.constrain()
         self.average = [p.detach().clone() for p in self.parameters]
         self.sensitivity = torch.zeros(len(self.source), dtype=torch.float64)
         self.keep(torch.arange(len(self.source)))
@@ -130,6 +135,18 @@ class Model:
             for scale in (self.settings.init_theta1, self.settings.init_theta2)
         )
 
+    def constrain(self) -> None:
+        """Move the parameters to the nearest that the law and ``theta_limit`` allow."""
+        s, (theta1, theta2) = self.settings, self.parameters
+        with torch.no_grad():
+            if s.law in ("passive", "rc"):
+                theta1.clamp_(min=0)
+            if s.law == "rc":
+                theta2.zero_()
+            if s.theta_limit is not None:
+                for p in self.parameters:
+                    p.clamp_(-s.theta_limit, s.theta_limit)
+
     def keep(self, alive: Tensor) -> None:
         """Let only the edges ``alive`` (their numbers) conduct from now on."""
         self.alive = alive
@@ -148,7 +165,9 @@ class Model:
         for part in self._parts:
             ends = self.source[part].numpy(), self.target[part].numpy()
             law = eq6(*(p.detach()[part].numpy() for p in theta))
-            found.append(Phase(self.n_nodes, duration, Edges(*ends, *law, np.full(len(part), RELU, np.uint8))))
+            found.append(
+                Phase(self.n_nodes, duration, Edges(*ends, *law, np.full(len(part), _PHI[self.settings.law], np.uint8)))
+            )
         return tuple(found)
 
     def paths(self, x: Tensor, theta: list[Tensor] | None = None) -> tuple[list[Tensor], Tensor]:
@@ -161,8 +180,15 @@ class Model:
         if of_cells:
             path = self._path_of_cells(v0, theta1[self.alive], theta2[self.alive])
             return [path], path[-1]
+        if theta is None and self.settings.theta_noise:
+            theta1, theta2 = (self._noisy(p) for p in (theta1, theta2))
         laws = [(theta1[p], -theta1[p], theta2[p], torch.ones(len(p), dtype=theta1.dtype)) for p in self._parts]
         return paths(self._solvers, laws, v0)
+
+    def _noisy(self, theta: Tensor) -> Tensor:
+        return theta * (
+            1 + self.settings.theta_noise * torch.randn(theta.shape, generator=self.dies, dtype=theta.dtype)
+        )
 
     def _path_of_cells(self, v0: Tensor, theta1: Tensor, theta2: Tensor) -> Tensor:
         cell = self.cell
@@ -175,15 +201,16 @@ class Model:
         return torch.stack([v0, *states])
 
     def mean_currents(self, x: Tensor) -> Tensor:
-        """Of the alive edges on samples ``x``, by Eq. (6), over samples and training steps."""
+        """Of the alive edges on samples ``x``, by their law, without sign, over samples and training steps."""
         theta1, theta2 = self.parameters
+        phi = _CURRENT[_PHI[self.settings.law]]
         means = []
         with torch.no_grad():
             for part, path in zip(self._parts, self.paths(x)[0], strict=True):
                 total = torch.zeros(len(part), dtype=torch.float64)
                 for v in path[1:].double():
                     drop = v[self.source[part]] - v[self.target[part]]
-                    total += torch.relu(theta1[part, None] * drop + theta2[part, None]).mean(dim=1)
+                    total += phi(theta1[part, None] * drop + theta2[part, None]).abs().mean(dim=1)
                 means.append(total / (len(path) - 1))
         return torch.cat(means)
 

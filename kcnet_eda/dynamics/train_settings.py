@@ -62,6 +62,11 @@ class Pruning(Settings):
         return int(self.edges + (n_edges - self.edges) * (1 - way) ** 3)
 
 
+#: What an edge may be. ``eq6`` is the paper's ReLU(θ1·(v_s − v_d) + θ2); ``passive`` the same with θ1 ≥ 0; ``rc`` a
+#: resistor, θ1·(v_s − v_d) with θ1 ≥ 0; ``tanh`` is tanh(θ1·(v_s − v_d) + θ2).
+Law = Literal["eq6", "passive", "rc", "tanh"]
+
+
 class Refinement(Settings):
     """From ``begin`` (a fraction of the epochs) on, ``steps`` are taken over each phase. Few and long steps are
     cheaper, but the network comes to suit their errors; the end of training frees it of them."""
@@ -80,6 +85,9 @@ class TrainSettings(Settings):
     patience: Count | None = None  # epochs in a row that validate no better, after which training stops
     start: str | None = None  # a network file, or the name of a shipped one, to train on from: its edges, its θ
     topology: TopologySettings = TopologySettings()
+    law: Law = "eq6"
+    theta_limit: Positive | None = None  # largest |θ1| and |θ2|
+    theta_noise: NotNegative = 0.0  # relative standard deviation of θ1 and of θ2 while training, drawn for each batch
     pruning: Pruning | None = None
     cell: Cell | None = None
     duration: Positive = 1.0  # T
@@ -112,6 +120,10 @@ class TrainSettings(Settings):
             raise ValueError("patience needs a validation_fraction, by which it judges")
         if self.cell is not None and self.gradient != "steps":
             raise ValueError("a cell is trained with the gradient of the steps")
+        if self.law != "eq6" and (self.cell is not None or self.start is not None):
+            raise ValueError(f"a cell and a start are of the law eq6; law is {self.law}")
+        if self.cell is not None and self.theta_noise:
+            raise ValueError("a cell brings its own mismatch; theta_noise is for networks without one")
         if self.cell is not None and self.topology.phases > 1:
             raise ValueError("a cell is trained in one phase; topology.phases has more")
         return self

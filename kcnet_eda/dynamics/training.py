@@ -111,6 +111,7 @@ class _Fit:
             self.schedule.step()
             for p, was in zip(model.parameters, before, strict=True):
                 p.data = torch.lerp(was, p.detach(), self.share)
+            model.constrain()
             model.update_averages()
             total += float(loss.detach()) * len(rows)
         self.epochs.append({"loss": total / len(self.x)})
