@@ -77,8 +77,8 @@ class CellDesign(CellLimits):
 #: Lengths in µm: mirrors and tails long for their output conductance; the sink and its cascodes no longer than they
 #: must be, since their gates are charged at every turn-on.
 _LENGTHS: tuple[tuple[str, DeviceKind, float], ...] = (
-    ("pair", "nmos", 0.45),
-    ("tail", "nmos", 8.0),
+    ("pair", "nmos", 0.6),
+    ("tail", "nmos", 10.0),
     ("source", "pmos", 4.0),
     ("mirror", "pmos", 1.0),
     ("sink", "nmos", 1.2),

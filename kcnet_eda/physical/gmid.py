@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 #: Current of a square device at which its threshold is read [A].
 THRESHOLD_A = 100e-9
 _LENGTHS = (1.0, 1.5, 2.0)  # of the shortest
-_LENGTHS_UM = (0.6, 1.0, 1.6, 2.0, 4.0, 8.0)
+_LENGTHS_UM = (0.6, 1.0, 1.6, 2.0, 4.0, 10.0)
 _HIGHEST_GATE, _GATE_STEP = 0.7, 0.05  # of the supply; V
 _WIDTH_UM = 2.0
 
