@@ -14,6 +14,7 @@ on the number of threads.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -318,13 +319,18 @@ class PhaseSolver:
                 of_rows += of_block
         return of_v0, self._columns(of_rows)
 
-    def transpose(self, law: Law, v: Floats, pull: Floats) -> tuple[Floats, Law]:
-        """∂L/∂v [nodes, samples] and ∂L/∂(a, b, c, k), each [E], of dv/dτ alone, where ``pull`` [nodes, samples] is
-        ∂L/∂(dv/dτ) at ``v``; ground's share of ``pull`` does not count."""
-        bent, rows, _, _ = self._in(v.dtype, law)
-        of_v, of_rows = np.empty_like(v), np.zeros_like(rows)
-        _pull(bent, self._curved, rows, v, pull.copy(), of_v, of_rows)
-        return of_v, self._columns(of_rows)
+    def transposed(self, law: Law) -> Callable[[Floats, Floats], tuple[Floats, Law]]:
+        """The transpose of dv/dτ's derivative, in double precision: a function from ``v`` and ``pull`` = ∂L/∂(dv/dτ),
+        [nodes, samples], to ∂L/∂v [nodes, samples] and ∂L/∂(a, b, c, k), each [E]. Ground's share of ``pull`` does not
+        count."""
+        bent, rows, _, _ = self._in(np.dtype(np.float64), law)
+
+        def transpose(v: Floats, pull: Floats) -> tuple[Floats, Law]:
+            of_v, of_rows = np.empty_like(v), np.zeros_like(rows)
+            _pull(bent, self._curved, rows, v, pull.copy(), of_v, of_rows)
+            return of_v, self._columns(of_rows)
+
+        return transpose
 
     @property
     def _workers(self) -> int:

@@ -77,11 +77,11 @@ class _Flow:
     def __init__(self, phase: Phase) -> None:
         e = phase.edges
         self.rate = RightHandSide(phase)
-        self._solver, self._law = PhaseSolver(phase, steps=1), (e.a, e.b, e.c, e.k)
+        self._transpose = PhaseSolver(phase, steps=1).transposed((e.a, e.b, e.c, e.k))
 
     def transpose(self, v: Floats, pull: Floats) -> tuple[Floats, Floats]:
         """From ∂L/∂(dv/dτ) [nodes] to ∂L/∂v [nodes] and ∂L/∂(a, b, c, k) [4, E]."""
-        of_v, of_law = self._solver.transpose(self._law, v[:, None], pull[:, None])
+        of_v, of_law = self._transpose(v[:, None], pull[:, None])
         of_v[0] = 0.0  # ground is held
         return of_v[:, 0], np.stack(of_law)
 
