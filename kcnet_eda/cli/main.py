@@ -89,6 +89,8 @@ def train(
         record = api.train(config, out, data_dir=data_dir, resume=resume, progress=progress)
     table = Table(show_header=False)
     for name, value in record["result"].items():
+        if value is None:  # nothing was held out
+            continue
         table.add_row(name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
     _out.print(table)
     _out.print(f"network: {out}", soft_wrap=True)
