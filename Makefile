@@ -20,6 +20,7 @@ bench:
 	$(VENV)/bin/python benchmarks/demo_time.py
 	$(VENV)/bin/python benchmarks/digits_choice.py
 	$(VENV)/bin/python benchmarks/digits_mos.py
+	$(VENV)/bin/python benchmarks/digits_hardware.py
 	$(VENV)/bin/python benchmarks/export_scale.py
 	$(VENV)/bin/python benchmarks/engine_mnist.py
 	$(VENV)/bin/python benchmarks/adjoint.py
