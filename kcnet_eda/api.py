@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ __all__ = [
     "report",
     "simulate",
     "study_adjoint",
+    "study_pvt",
     "trace",
     "train",
 ]
@@ -132,6 +134,22 @@ def study_adjoint(config: Path, out: Path, progress: Progress | None = None) -> 
     record = run_study(config, out, progress)
     report(out)
     return record
+
+
+def study_pvt(
+    config: Path,
+    out: Path,
+    *,
+    corners: Sequence[str] = (),
+    at_nominal: bool = False,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """:func:`kcnet_eda.study.pvt.study_pvt` (``kcnet study pvt``; ``kcnet study mc`` with ``at_nominal``). Returns the
+    record."""
+    from kcnet_eda.study.pvt import study_pvt as run_study
+
+    return run_study(config, out, corners=corners, at_nominal=at_nominal, workers=workers, progress=progress)
 
 
 def train(config: Path, out: Path, progress: Progress | None = None) -> dict[str, Any]:
