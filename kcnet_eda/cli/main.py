@@ -336,12 +336,24 @@ def _tell_pvt(record: dict[str, Any], out: Path) -> None:
             f"{100 * least:.1f} to {100 * most:.1f}",
         )
     _out.print(table)
+    everywhere = "withheld" if s["yield_everywhere"] is None else f"{100 * s['yield_everywhere']:.1f} %"
     _out.print(
         f"{s['conditions']} conditions, {s['dies']} dies, {s['samples']} samples: {s['classifications']} "
-        f"classifications, {s['not_finite']} not finite; worst: {s['worst']}; dies good everywhere: "
-        f"{100 * s['yield_everywhere']:.1f} %",
+        f"classifications, {s['not_finite']} not finite; worst: {s['worst']}; dies good everywhere: {everywhere}",
         soft_wrap=True,
     )
+    check = record["check"]
+    if check is None:
+        _out.print("no case was repeated in a simulator")
+    else:
+        low, high = check["agreement_interval"]
+        largest = "none passed" if check["largest"] is None else f"{check['largest']:.1e} of the range"
+        _out.print(
+            f"repeated in ngspice: {check['agree']} of {check['cases']} labels agree ({100 * low:.1f} to "
+            f"{100 * high:.1f} %), largest difference {largest}, {check['failed']} runs failed"
+            + ("" if check["kept"] else ": the engine is NOT to be believed here"),
+            soft_wrap=True,
+        )
     if s["inert_axes"]:
         _out.print(f"changes nothing: {', '.join(s['inert_axes'])}", soft_wrap=True)
     _out.print(f"surrogate: {record['provenance']['surrogate']}; {s['wall_s']:.1f} s in all", soft_wrap=True)

@@ -85,8 +85,10 @@ def _one(rig: Rig, home: Calibration, at: Condition) -> EdgeShift:
     key = sha256_bytes("\n".join([*words, repr(rig.design), NGSPICE.version()]).encode() + pack(home))[:24]
     path = cache_dir() / "mos" / f"condition-{key}.json"
     if path.is_file():
-        kept: dict[str, Any] = json.loads(path.read_text())
-        return EdgeShift(**{name: tuple(v) if isinstance(v, list) else v for name, v in kept.items()})
+        plain: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(path.read_text()).items()
+        }
+        return EdgeShift(**plain)
     shift = edge_shift(home, measure(there, home))
     write_atomic(path, json.dumps(asdict(shift), allow_nan=False))
     return shift

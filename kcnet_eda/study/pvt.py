@@ -25,10 +25,12 @@ from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.conditions import grid, inert_axes, measured, nominal
 from kcnet_eda.study.dies import Cells, network_cells
-from kcnet_eda.study.pvt_record import make_record
+from kcnet_eda.study.pvt_record import add_check, make_record
+from kcnet_eda.study.pvt_repeat import draw_cases, judge, run_case
 from kcnet_eda.study.pvt_settings import PvtStudy
 from kcnet_eda.study.simulate import RECORD, STORE, refuse_foreign, require_fit
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
+from kcnet_eda.tools.simulators import NGSPICE
 
 TABLE, CALIBRATION = "conditions.csv", "calibration.json"
 BLOCK = 50  # dies of a row of the store
@@ -90,8 +92,10 @@ def study_pvt(
             assert counts is not None  # _run has put it there
             columns = slice(block.dies.start, block.dies.stop)
             right[block.condition, columns], lost[block.condition, columns] = counts.reshape(2, -1)
-    inert = inert_axes(conditions, shifts)
-    record = make_record(study, kit.name, conditions, shifts, inert, right, lost, len(data), cells)
+        inert = inert_axes(conditions, shifts)
+        record = make_record(study, kit.name, conditions, shifts, inert, right, lost, len(data), cells)
+        check = _repeat(study, cells, data, shifts, record["summary"]["worst_index"], blocks, store, out, progress)
+    add_check(record, check)
     record["summary"]["wall_s"] = round(time.monotonic() - started, 3)
     write_atomic(out / CALIBRATION, _calibration(conditions, shifts))
     write_atomic(out / TABLE, _csv(record["conditions"]))
@@ -138,6 +142,39 @@ def _run(
             counts = _counts(v, cells.network.readout, data.y)
             store.finish(block.key, Result(Status.PASSED, "", time.monotonic() - begun, 0, counts.ravel()))
             advance(1)
+
+
+def _repeat(
+    study: PvtStudy,
+    cells: Cells,
+    data: DataSet,
+    shifts: Sequence[EdgeShift],
+    worst: int,
+    blocks: Sequence[Block],
+    store: Store,
+    out: Path,
+    progress: Progress,
+) -> dict[str, Any] | None:
+    """Repeat the study's cases in ngspice; those in the store that passed are not run again. None: it asks for none."""
+    cases = draw_cases(study.repeat, study.seed, worst, len(shifts), study.dies, len(data))
+    x0 = cells.network.initial_state(data.x)
+    of_block = {(block.condition, die): block.key for block in blocks for die in block.dies}
+    engine, results = [], []
+    with progress.stage("cases in ngspice", len(cases)) as advance:
+        for case in cases:
+            theta1, theta2 = cells.thetas(study, shifts[case.condition], range(case.die, case.die + 1))
+            v0 = x0[case.sample]
+            v = cells.evolve(theta1, theta2, v0[None], study.steps, 1)
+            engine.append(v[0, :, 0].astype(np.float64))
+            # A block's key holds its range of dies, its condition and the network; the circuit is made of nothing else.
+            words = f"{of_block[case.condition, case.die]} {case} {NGSPICE.version()}"
+            key = sha256_bytes(words.encode())
+            store.plan([PlannedRun(key, case.sample, "repeat")], NGSPICE.name, NGSPICE.version(), study.seed)
+            if store.result(key).status is not Status.PASSED:
+                store.finish(key, run_case(cells.on_die(theta1[0], theta2[0]), v0, out / "repeat" / key[:16]))
+            results.append(store.result(key))
+            advance(1)
+    return judge(cells.network.readout, engine, results)
 
 
 def _counts(v: NDArray[Any], readout: NDArray[np.int32], y: NDArray[np.int64]) -> NDArray[np.float64]:

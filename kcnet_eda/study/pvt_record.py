@@ -19,6 +19,8 @@ from kcnet_eda.tools.simulators import NGSPICE
 
 Counts = NDArray[np.int64]
 
+_HEADLINE = ("accuracy_min", "yield_min", "yield_everywhere", "yield_everywhere_interval")
+
 #: What tells the record of a study over conditions and dies from other runs'.
 STUDY = "pvt"
 
@@ -56,6 +58,7 @@ def make_record(
             "classifications": right.size * samples,
             "not_finite": int(lost.sum()),
             "worst": worst["condition"],
+            "worst_index": rows.index(worst),
             "accuracy_min": min(row["accuracy"] for row in rows),
             "yield_min": worst["yield"],
             "yield_everywhere": everywhere / study.dies,
@@ -72,13 +75,21 @@ def make_record(
             "platform": platform.platform(),
             "level": "engine",
             "surrogate": f"RK4 in single precision, {study.steps} steps; edges of Eq. (6) with θ of the condition and "
-            "the die; no corner rounding, leakage or lag; not repeated in a simulator",
+            "the die; no corner rounding, leakage or lag",
             "cells": NGSPICE.version(),
             "pdk": kit,
             "mismatch": None if study.mismatch is None else study.mismatch.model_dump(),
             "seed": study.seed,
         },
     }
+
+
+def add_check(record: dict[str, Any], check: dict[str, Any] | None) -> None:
+    """Put into ``record`` how the engine compares with the simulator. Where they do not agree, the engine's headline
+    numbers are withheld, and no limit counts as kept."""
+    record["check"] = check
+    if check is not None and not check["kept"]:
+        record["summary"] |= dict.fromkeys(_HEADLINE) | {"kept": False}
 
 
 def _row(

@@ -60,6 +60,7 @@ class PvtStudy(Settings):
     dies: Annotated[int, Field(ge=1, description="the same in every condition")] = 100
     mismatch: Annotated[Spread | None, Field(description="spread over dies; null: none")] = Spread()
     steps: Annotated[int, Field(ge=5, le=10_000, description="RK4 steps")] = 15
+    repeat: Annotated[int, Field(ge=0, le=100_000, description="cases repeated in ngspice, behavioural level")] = 0
     limits: Annotated[Limits, Field(description="what must hold")] = Limits()
 
     @field_validator("supplies")
