@@ -145,11 +145,14 @@ def study_pvt(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """:func:`kcnet_eda.study.pvt.study_pvt` (``kcnet study pvt``; ``kcnet study mc`` with ``at_nominal``). Returns the
-    record."""
+    """:func:`kcnet_eda.study.pvt.study_pvt` (``kcnet study pvt``; ``kcnet study mc`` with ``at_nominal``), and
+    the run's ``report.html``. Returns the record."""
+    from kcnet_eda.report.write import report
     from kcnet_eda.study.pvt import study_pvt as run_study
 
-    return run_study(config, out, corners=corners, at_nominal=at_nominal, workers=workers, progress=progress)
+    record = run_study(config, out, corners=corners, at_nominal=at_nominal, workers=workers, progress=progress)
+    report(out)
+    return record
 
 
 def train(config: Path, out: Path, progress: Progress | None = None) -> dict[str, Any]:

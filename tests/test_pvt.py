@@ -81,6 +81,8 @@ def test_the_same_numbers_with_one_and_two_workers_and_common_dies(study: Path, 
     one, two = (api.study_pvt(study, tmp_path / f"run{n}", workers=n) for n in (1, 2))
     assert without_time(one) == without_time(two)
     assert (tmp_path / "run1/conditions.csv").read_bytes() == (tmp_path / "run2/conditions.csv").read_bytes()
+    page = (tmp_path / "run1/report.html").read_text()
+    assert "Yield against the accuracy" in page and "ss/typ 2.97 V" in page
     s = one["summary"]
     assert (s["conditions"], s["classifications"], s["kept"]) == (4, 4 * 60 * 40, True)
     assert s["worst"] in {row["condition"] for row in one["conditions"]}

@@ -357,7 +357,7 @@ def _tell_pvt(record: dict[str, Any], out: Path) -> None:
     if s["inert_axes"]:
         _out.print(f"changes nothing: {', '.join(s['inert_axes'])}", soft_wrap=True)
     _out.print(f"surrogate: {record['provenance']['surrogate']}; {s['wall_s']:.1f} s in all", soft_wrap=True)
-    _out.print(f"record: {out / 'report.json'}, table: {out / 'conditions.csv'}", soft_wrap=True)
+    _out.print(f"report: {out / 'report.html'}, table: {out / 'conditions.csv'}", soft_wrap=True)
     for limit in record["limits"]:
         verdict = "kept" if limit["kept"] else "MISSED"
         _out.print(f"{limit['of']}, {limit['kind']} {limit['limit']:g}: {limit['found']:.4f}: {verdict}")

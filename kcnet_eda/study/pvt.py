@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +29,7 @@ from kcnet_eda.study.dies import Cells, network_cells
 from kcnet_eda.study.pvt_record import add_check, make_record
 from kcnet_eda.study.pvt_repeat import draw_cases, judge, run_case
 from kcnet_eda.study.pvt_settings import PvtStudy
-from kcnet_eda.study.simulate import RECORD, STORE, refuse_foreign, require_fit
+from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, STORE, refuse_foreign, require_fit
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
 from kcnet_eda.tools.simulators import NGSPICE
 
@@ -99,6 +100,10 @@ def study_pvt(
     record["summary"]["wall_s"] = round(time.monotonic() - started, 3)
     write_atomic(out / CALIBRATION, _calibration(conditions, shifts))
     write_atomic(out / TABLE, _csv(record["conditions"]))
+    shutil.copyfile(source, out / NETWORK)
+    of_dies = io.BytesIO()
+    np.savez_compressed(of_dies, right=right, not_finite=lost)
+    write_atomic(out / OUTPUTS, of_dies.getvalue())
     write_atomic(out / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
     return record
 
