@@ -146,6 +146,9 @@ def test_all_that_is_wrong_with_a_study_file_is_told_at_once(study: Path, tmp_pa
     study.write_text(STUDY + "mismatch: null\n")
     with pytest.raises(InvalidInputError, match="all dies are the same"):
         api.study_pvt(study, tmp_path / "run")
+    study.write_text(STUDY.replace("digits_mos", "digits"))  # trained without the cell's range
+    with pytest.raises(InvalidInputError, match="prune"):
+        api.study_pvt(study, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

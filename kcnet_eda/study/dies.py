@@ -11,8 +11,9 @@ from kcnet_eda.dynamics.die_engine import evolve_dies
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.network.graph import Edges, Network
 from kcnet_eda.network.laws import RELU
+from kcnet_eda.physical.cell_design import CellLimits
 from kcnet_eda.physical.condition import EdgeShift
-from kcnet_eda.physical.mos_cell import cell_edges
+from kcnet_eda.physical.mos_cell import cell_edges, range_problems
 from kcnet_eda.study.pvt_settings import PvtStudy
 
 Floats = NDArray[np.float64]
@@ -59,12 +60,15 @@ def network_cells(network: Network) -> Cells:
     Raises
     ------
     InvalidInputError
-        It has several phases or a residual, or edges that are no rectifying cells.
+        It has several phases or a residual, or edges that are no rectifying cells or beyond the range of these.
     """
     problems = []
     if len(network.phases) > 1 or network.phases[0].residual_from is not None:
         problems.append("has several phases or a residual; a die is of one phase")
     cells, why = cell_edges(network.phases[0].edges)
+    names = [f"cell {i}" for i in range(cells.theta1.size)]
+    # Beyond what a cell can be, what was measured of cells says nothing.
+    why += range_problems(CellLimits(), cells.theta1, cells.theta2, names)
     if problems or why:
         raise InvalidInputError(f"network {network.name!r}", [*problems, *why], "Train one for the MOS cell.")
     theta1 = np.where(cells.swapped, -1.0, 1.0) * cells.theta1[cells.cell]
