@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ __all__ = [
     "report",
     "simulate",
     "study_adjoint",
+    "study_pvt",
     "trace",
     "train",
 ]
@@ -130,6 +132,25 @@ def study_adjoint(config: Path, out: Path, progress: Progress | None = None) -> 
     from kcnet_eda.study.adjoint import study_adjoint as run_study
 
     record = run_study(config, out, progress)
+    report(out)
+    return record
+
+
+def study_pvt(
+    config: Path,
+    out: Path,
+    *,
+    corners: Sequence[str] = (),
+    at_nominal: bool = False,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """:func:`kcnet_eda.study.pvt.study_pvt` (``kcnet study pvt``; ``kcnet study mc`` with ``at_nominal``), and
+    the run's ``report.html``. Returns the record."""
+    from kcnet_eda.report.write import report
+    from kcnet_eda.study.pvt import study_pvt as run_study
+
+    record = run_study(config, out, corners=corners, at_nominal=at_nominal, workers=workers, progress=progress)
     report(out)
     return record
 

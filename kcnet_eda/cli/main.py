@@ -294,6 +294,83 @@ def study_adjoint(
         raise typer.Exit(2)
 
 
+_PvtFile = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file, YAML (docs/pvt.md).")]
+_PvtOut = Annotated[Path, typer.Option(help="Run folder; an interrupted run in it goes on.")]
+_PvtWorkers = Annotated[int, typer.Option(min=1, help="Threads; results do not depend on them.")]
+
+
+@study.command("pvt")
+def study_pvt(
+    config: _PvtFile,
+    out: _PvtOut,
+    corners: Annotated[str, typer.Option(help="Of the study's corners only these: names or globs, by commas.")] = "",
+    workers: _PvtWorkers = 1,
+) -> None:
+    """Accuracy and yield over process, supply, temperature and dies, by the fast engine."""
+    from kcnet_eda import api
+
+    chosen = [word for word in corners.split(",") if word]
+    with RichProgress(_err) as progress:
+        record = api.study_pvt(config, out, corners=chosen, workers=workers, progress=progress)
+    _tell_pvt(record, out)
+
+
+@study.command("mc")
+def study_mc(config: _PvtFile, out: _PvtOut, workers: _PvtWorkers = 1) -> None:
+    """Accuracy and yield over dies at the kit's nominal condition, by the fast engine."""
+    from kcnet_eda import api
+
+    with RichProgress(_err) as progress:
+        record = api.study_pvt(config, out, at_nominal=True, workers=workers, progress=progress)
+    _tell_pvt(record, out)
+
+
+def _tell_pvt(record: dict[str, Any], out: Path) -> None:
+    """The table of conditions and the verdict; exit code 2 where a limit is missed."""
+    s = record["summary"]
+    table = Table(box=None, pad_edge=False)
+    for heading in ("condition", "accuracy", "95 %", "worst die", "yield", "95 %"):
+        table.add_column(heading)
+    for row in record["conditions"]:
+        (low, high), (least, most) = row["accuracy_interval"], row["yield_interval"]
+        table.add_row(
+            row["condition"],
+            f"{100 * row['accuracy']:.2f} %",
+            f"{100 * low:.2f} to {100 * high:.2f}",
+            f"{100 * row['die_min']:.2f} %",
+            f"{100 * row['yield']:.1f} %",
+            f"{100 * least:.1f} to {100 * most:.1f}",
+        )
+    _out.print(table)
+    everywhere = "withheld" if s["yield_everywhere"] is None else f"{100 * s['yield_everywhere']:.1f} %"
+    _out.print(
+        f"{s['conditions']} conditions, {s['dies']} dies, {s['samples']} samples: {s['classifications']} "
+        f"classifications, {s['not_finite']} not finite; worst: {s['worst']}; dies good everywhere: {everywhere}",
+        soft_wrap=True,
+    )
+    check = record["check"]
+    if check is None:
+        _out.print("no case was repeated in a simulator")
+    else:
+        low, high = check["agreement_interval"]
+        largest = "none passed" if check["largest"] is None else f"{check['largest']:.1e} of the range"
+        _out.print(
+            f"repeated in ngspice: {check['agree']} of {check['cases']} labels agree ({100 * low:.1f} to "
+            f"{100 * high:.1f} %), largest difference {largest}, {check['failed']} runs failed"
+            + ("" if check["kept"] else ": the engine is NOT to be believed here"),
+            soft_wrap=True,
+        )
+    if s["inert_axes"]:
+        _out.print(f"changes nothing: {', '.join(s['inert_axes'])}", soft_wrap=True)
+    _out.print(f"surrogate: {record['provenance']['surrogate']}; {s['wall_s']:.1f} s in all", soft_wrap=True)
+    _out.print(f"report: {out / 'report.html'}, table: {out / 'conditions.csv'}", soft_wrap=True)
+    for limit in record["limits"]:
+        verdict = "kept" if limit["kept"] else "MISSED"
+        _out.print(f"{limit['of']}, {limit['kind']} {limit['limit']:g}: {limit['found']:.4f}: {verdict}")
+    if not s["kept"]:
+        raise typer.Exit(2)
+
+
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder of 'kcnet simulate' or of a study.")],

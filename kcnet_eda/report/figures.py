@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 from kcnet_eda.units import format_si
 
 Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
 
 _WINNER, _RUNNER_UP, _OTHER = "#0072B2", "#D55E00", "#8c8c8c"  # Okabe and Ito's: safe for colour-blind readers
 _AXIS = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.5)", "linecolor": "#8c8c8c"}
@@ -176,3 +177,28 @@ def voltage_grid(volts: Floats, grid: tuple[int, int]) -> str:
             cells.append(f'<td style="background:rgb({shade},{shade},{shade});color:{ink}">{v:.2f}</td>')
         rows.append("<tr>" + "".join(cells) + "</tr>")
     return '<table class="digit" aria-label="initial voltages in volts">' + "".join(rows) + "</table>"
+
+
+def heat_map(rows: list[str], columns: list[str], values: Floats) -> str:
+    """An HTML fragment: ``values`` [rows, columns] as colours, with their numbers."""
+    cells = go.Heatmap(z=values, x=columns, y=rows, colorscale="Cividis", texttemplate="%{z:.1f}")
+    figure = go.Figure(cells)
+    figure.update_layout(height=140 + 40 * len(rows), margin={"l": 90, "r": 30, "t": 20, "b": 90})
+    return _fragment(figure, "heat")
+
+
+def yield_curve(of_dies: dict[str, Floats]) -> str:
+    """An HTML fragment: the share of dies whose accuracy ([dies], by name) is at least that on the abscissa."""
+    figure = go.Figure()
+    for (name, accuracy), colour in zip(of_dies.items(), (_WINNER, _RUNNER_UP), strict=True):
+        x = np.unique(accuracy)
+        share = [100 * float((accuracy >= at).mean()) for at in x]
+        line = {"color": colour, "shape": "vh", "width": 2}
+        figure.add_scatter(x=100 * x, y=share, mode="lines+markers", name=name, line=line)
+    figure.update_layout(
+        height=400,
+        margin={"l": 70, "r": 30, "t": 20, "b": 55},
+        xaxis={"title": "accuracy asked of a die, %", **_AXIS},
+        yaxis={"title": "yield, %", **_AXIS},
+    )
+    return _fragment(figure, "yield")

@@ -1,0 +1,82 @@
+"""The study file of ``kcnet study pvt`` and ``kcnet study mc``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+
+from kcnet_eda.config import Settings
+from kcnet_eda.physical.pdk import Number, Positive
+
+_SUPPLY = re.compile(r"[+-]?\d+(\.\d+)?%")
+_NotNegative = Annotated[float, Field(ge=0)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Spread(Settings):
+    """Mismatch of edges independent of each other: relative of θ1, and of θ2 in I_u. The defaults are those of training
+    for the cell, out of 3.3 V kits' own Monte Carlo."""
+
+    sigma_gain: Annotated[_NotNegative, Field(description="σ of θ1, over θ1")] = 0.03
+    sigma_offset: Annotated[_NotNegative, Field(description="σ of θ2, in I_u")] = 0.04
+
+
+class Limit(Settings):
+    """A specification: ``minimum`` holds for the least value, ``typical`` for the mean, ``maximum`` for the largest."""
+
+    minimum: Annotated[_Share | None, Field(description="the least value is at least this")] = None
+    typical: Annotated[_Share | None, Field(description="the mean is at least this")] = None
+    maximum: Annotated[_Share | None, Field(description="the largest value is at most this")] = None
+
+
+class Limits(Settings):
+    """Limits on values over the conditions. A die passes where its accuracy is at least ``die_accuracy``; ``yield`` is
+    of dies that pass."""
+
+    die_accuracy: Annotated[_Share, Field(description="the accuracy that a die must reach to count in the yield")] = 0.9
+    accuracy: Annotated[Limit, Field(description="limits on the accuracy of a condition")] = Limit()
+    yield_: Annotated[Limit, Field(alias="yield", description="limits on the yield of a condition")] = Limit()
+
+
+class PvtStudy(Settings):
+    """The whole of the file. Conditions are the full grid of the four axes."""
+
+    network: Annotated[str, Field(description="a *.kcnet file, or the name of a shipped network")]
+    pdk: Annotated[str, Field(description="a shipped process kit or a YAML file")]
+    models: Annotated[Path | None, Field(description="folder of the kit's models, if not where its file says")] = None
+    data: Annotated[str, Field(description="digits[:train|test|all], mnist[:train|test] or FILE.npz")] = "digits:test"
+    data_dir: Annotated[Path | None, Field(description="folder that has MNIST's files")] = None
+    samples: Annotated[int | None, Field(ge=1, description="how many samples; all if not given")] = None
+    seed: Annotated[int, Field(ge=0, description="draws the dies")] = 0
+    corners: Annotated[tuple[str, ...], Field(min_length=1, description="transistor corners, globs allowed")] = ("*",)
+    resistors: Annotated[tuple[str, ...], Field(min_length=1, description="resistor corners, globs allowed")] = ("typ",)
+    supplies: Annotated[
+        tuple[Positive | str, ...], Field(min_length=1, description="volts, or off the kit's own such as '-10%'")
+    ] = ("0%",)
+    temperatures: Annotated[tuple[Number, ...], Field(description="°C; the kit's nominal if none is given")] = ()
+    dies: Annotated[int, Field(ge=1, description="the same in every condition")] = 100
+    mismatch: Annotated[Spread | None, Field(description="spread over dies; null: none")] = Spread()
+    steps: Annotated[int, Field(ge=5, le=10_000, description="RK4 steps")] = 15
+    repeat: Annotated[int, Field(ge=0, le=100_000, description="cases repeated in ngspice, behavioural level")] = 0
+    limits: Annotated[Limits, Field(description="what must hold")] = Limits()
+
+    @field_validator("supplies")
+    @classmethod
+    def _supplies(cls, supplies: tuple[float | str, ...]) -> tuple[float | str, ...]:
+        for supply in supplies:
+            if isinstance(supply, str) and (not _SUPPLY.fullmatch(supply) or float(supply[:-1]) <= -100):
+                raise ValueError(f"{supply!r} is neither volts nor a deviation such as -10%")
+        return supplies
+
+    @model_validator(mode="after")
+    def _spread(self) -> PvtStudy:
+        if self.mismatch is None and self.dies > 1:
+            raise ValueError("without mismatch all dies are the same; ask for one")
+        return self
+
+    def volts(self, nominal: float) -> list[float]:
+        """The supplies in volts, ``nominal`` being the kit's own."""
+        return [round(nominal * (1 + float(s[:-1]) / 100), 6) if isinstance(s, str) else s for s in self.supplies]
