@@ -86,6 +86,7 @@ _LENGTHS: tuple[tuple[str, DeviceKind, float], ...] = (
 )
 _CLAMP = Geometry(0.75, 0.4)  # for 2 µA; at a few nA it is in weak inversion, whatever its size
 _CLAMP_CURRENT = 2e-6
+_PROGRAMMED = 0.95  # of what a source unit can lose in width before it is the narrowest that the process draws
 
 
 def design_cell(pdk: Pdk, nmos: GmIdTable, pmos: GmIdTable) -> CellDesign:
@@ -119,6 +120,9 @@ def design_cell(pdk: Pdk, nmos: GmIdTable, pmos: GmIdTable) -> CellDesign:
         v_ref=round(0.36 * op.supply, 2),
         clamp=_fit(pdk, "pmos", _CLAMP.w * share, max(_CLAMP.l, pdk.devices.pmos.length.min)),
         gate_resistance=2 / (op.gm_id.pair * op.i0),
+        offset_per_unit=min(
+            CellLimits.offset_per_unit, _PROGRAMMED * (1 - pdk.devices.pmos.width.min / sizes["source"].w)
+        ),
         **sizes,
     )
 
