@@ -87,6 +87,7 @@ def test_every_wrong_setting_is_named(tmp_path):
     for bad, words in (
         ({"pruning": {"edges": 10**6}}, "the topology has"),
         ({"pruning": {"edges": 5, "begin": 0.8}}, "begin"),
+        ({"refinement": {"steps": 9, "begin": 0.95}}, r"refinement\.begin is 0\.95"),
     ):
         with pytest.raises(InvalidInputError, match=words):
             train(write(tmp_path, **bad), tmp_path / "n.kcnet")

@@ -112,8 +112,14 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _agree(self) -> TrainSettings:
-        if self.pruning is not None and self.pruning.end * self.epochs > self.epochs - 1:
-            raise ValueError(f"pruning.end is {self.pruning.end}, and no epoch begins between that and the end")
+        turns = {
+            "pruning.end": None if self.pruning is None else self.pruning.end,
+            "refinement.begin": None if self.refinement is None else self.refinement.begin,
+            "cell.begin": None if self.cell is None else self.cell.begin,
+        }
+        for key, at in turns.items():
+            if at is not None and at * self.epochs > self.epochs - 1:
+                raise ValueError(f"{key} is {at}, and no epoch begins between that and the end")
         if self.start is not None and "topology" in self.model_fields_set:
             raise ValueError("start and topology exclude each other: the start brings its edges")
         if self.patience is not None and self.validation_fraction == 0:
