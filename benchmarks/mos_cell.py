@@ -1,12 +1,12 @@
 """What the MOS edge cell does in ngspice with the foundries' own models, against what was asked of it.
 
     python benchmarks/mos_cell.py [--pdk gf180mcu --pdk ihp-sg13g2] [--edges 200] [--networks 20]
-        [--seed 20261126] [--json OUT.json] [--plot OUT.html]
+        [--seed 20261127] [--json OUT.json] [--plot OUT.html]
 
 Random edges: θ uniform in the stated range, each calibrated and then measured over the whole box of node voltages.
 Random networks: 3 to 8 nodes, their edges calibrated likewise, the largest node error over 2·T_u against the ideal law.
 Seeds are written here. Those of the edges, and of the networks unless --seed says otherwise, were not used while the
-cell was made; networks of seeds 20240612, 20261124 and 20261125 were, for its well, clamp, lead and sink.
+cell was made; networks of seeds 20240612, 20261124, 20261125 and 20261126 were, for its well, clamp, lead and sink.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from kcnet_eda.study.sizing import size_cells
 from kcnet_eda.tools.pdk import prepare
 from kcnet_eda.tools.simulators import NGSPICE
 
-EDGE_SEED, NETWORK_SEED = 20240611, 20261126
+EDGE_SEED, NETWORK_SEED = 20240611, 20261127
 THETA1, THETA2 = 1.25, 1.25
 T_UNITS = (1e-6, 300e-9, 100e-9, 30e-9, 10e-9)
 JUDGED_T_UNIT = 300e-9
