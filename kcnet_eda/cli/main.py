@@ -282,14 +282,7 @@ def study_adjoint(
         soft_wrap=True,
     )
     _out.print(f"{record['provenance']['simulator']}, {s['wall_s']:.1f} s in all", soft_wrap=True)
-    _out.print(f"report: {out / 'report.html'}", soft_wrap=True)
-    if s["failed_runs"]:
-        _err.print(
-            f"{s['failed_runs']} runs failed; the first: {escape(record['failed'][0]['message'])}",
-            style="red",
-            soft_wrap=True,
-        )
-        raise typer.Exit(1)
+    _tell_report(record, out)
     if not s["kept"]:
         raise typer.Exit(2)
 
@@ -511,6 +504,16 @@ def pdk_check(
         _out.print(f"note: {escape(gotcha)}", soft_wrap=True)
 
 
+def _tell_report(record: dict[str, Any], out: Path) -> None:
+    """Say where the report is; exit with 1 where runs failed."""
+    _out.print(f"report: {out / 'report.html'}", soft_wrap=True)
+    failed = record["summary"]["failed_runs"]
+    if failed:
+        first = escape(record["failed"][0]["message"])
+        _err.print(f"{failed} runs failed; the first: {first}", style="red", soft_wrap=True)
+        raise typer.Exit(1)
+
+
 def _finish(record: dict[str, Any], out: Path) -> None:
     """Print a run's verdict; exit with 1 where runs failed, with 2 where the accuracy contract was missed."""
     from kcnet_eda.units import format_si
@@ -572,14 +575,7 @@ def _finish(record: dict[str, Any], out: Path) -> None:
             style="bold yellow",
             soft_wrap=True,
         )
-    _out.print(f"report: {out / 'report.html'}", soft_wrap=True)
-    if s["failed_runs"]:
-        _err.print(
-            f"{s['failed_runs']} runs failed; the first: {escape(record['failed'][0]['message'])}",
-            style="red",
-            soft_wrap=True,
-        )
-        raise typer.Exit(1)
+    _tell_report(record, out)
     if contract["kept"] is False or not record.get("both", {"kept": True})["kept"]:
         raise typer.Exit(2)
 

@@ -131,6 +131,10 @@ class MosCircuit:
         placer = Placer(self.pdk, BIAS, self.direct)
         return bias_cell(placer, self.design, len(self.edges)), placer.devices
 
+    @cached_property
+    def _write_cell(self) -> tuple[str, list[Device]]:
+        return write_cell(self.pdk, self.design, self.direct)
+
     @property
     def static_current(self) -> float:
         """Supply current of all cells, mean over the box of node voltages [A]."""
@@ -142,7 +146,7 @@ class MosCircuit:
         found = [(device, 1) for device in self._bias[1]]
         if self.write_time:
             nodes = len(self.circuit.nets) - 1
-            found += [(device, nodes) for device in write_cell(self.pdk, self.design, self.direct)[1]]
+            found += [(device, nodes) for device in self._write_cell[1]]
         for n, (_, devices) in zip(times, self._cells, strict=True):
             found += [(device, n) for device in devices]
         return found
@@ -190,15 +194,15 @@ class MosCircuit:
             cells=[text for text, _ in self._cells],
             instances=self.instances,
             write_time=self.write_time,
-            write_cell=write_cell(self.pdk, self.design, self.direct)[0],
+            write_cell=self._write_cell[0],
             edge_time=_EDGE_SHARE * self.circuit.scaling.t_unit,
             nets=list(zip(self.circuit.nets[1:], self.drawn_capacitance[1:].tolist(), strict=True)),
         )
 
     def periphery(self) -> str:
         """The cells that put voltages on nodes and read them, which the testbenches' ideal sources do without."""
-        cells = (make(self.pdk, self.design, self.direct)[0] for make in (write_cell, read_cell))
-        return "* Write switch and read buffer, for use beside the circuit\n" + "".join(cells)
+        read = read_cell(self.pdk, self.design, self.direct)[0]
+        return "* Write switch and read buffer, for use beside the circuit\n" + self._write_cell[0] + read
 
     def edge_map_csv(self) -> str:
         """Every trained edge with its cell, its sizes, and the law that was fitted to it."""
