@@ -157,7 +157,7 @@ def first_sizes(design: CellDesign, theta1: Floats, theta2: Floats) -> CellSizes
 def snap_sizes(pdk: Pdk, sizes: CellSizes) -> tuple[CellSizes, list[list[str]]]:
     """The sizes that can be drawn, and for each cell why the ones asked for cannot (empty where they can)."""
     p, n, r = pdk.devices.pmos, pdk.devices.nmos, pdk.resistor
-    source = np.round(np.round(sizes.source_width / p.width.grid) * p.width.grid, 9)
+    source = sizes.source_width  # drawn to a fraction of the grid: the last finger's length takes it up
     length = np.round(np.round(sizes.sink_length / n.length.grid) * n.length.grid, 9)
     low, high = sizes.k * p.width.min, sizes.k * p.width.max
     shortest = r.resistance(r.length.min)

@@ -23,8 +23,8 @@ from kcnet_eda.tools.simulators import NGSPICE
 
 Floats = NDArray[np.float64]
 
-_VERSION = 2  # of what the loop and its fit do: results of another are not taken from the cache
-_AIM = 0.003  # of full scale, what θ1 and θ2 are off at the box's edge: corrections stop here, at about the grid's step
+_VERSION = 3  # of what the loop and its fit do: results of another are not taken from the cache
+_AIM = 0.0015  # of full scale, what θ1 and θ2 are off at the box's edge: corrections stop here, at about the grid's step
 _PASSES = 9
 _POINTS, _CHECK_POINTS = (81, 3), (81, 9)
 _LARGEST_DECK = 128  # cells
