@@ -63,6 +63,7 @@ class CellDesign(CellLimits):
     sink: Geometry
     cascode: Geometry
     clamp: Geometry
+    trickle: Geometry
     gate_resistance: float
     """Of a one-unit pair, 2/gm [ohm]: a first guess, which calibration corrects."""
     well_capacitance: tuple[float, float] = (10e-15, 3e-15)
@@ -86,6 +87,7 @@ _LENGTHS: tuple[tuple[str, DeviceKind, float], ...] = (
 )
 _CLAMP = Geometry(0.75, 0.4)  # for 2 µA; at a few nA it is in weak inversion, whatever its size
 _CLAMP_CURRENT = 2e-6
+_TRICKLE_LENGTH = 10.0
 _PROGRAMMED = 0.95  # of what a source unit can lose in width before it is the narrowest that the process draws
 
 
@@ -119,6 +121,7 @@ def design_cell(pdk: Pdk, nmos: GmIdTable, pmos: GmIdTable) -> CellDesign:
         supply=op.supply,
         v_ref=round(0.36 * op.supply, 2),
         clamp=_fit(pdk, "pmos", _CLAMP.w * share, max(_CLAMP.l, pdk.devices.pmos.length.min)),
+        trickle=_fit(pdk, "pmos", pdk.devices.pmos.width.min, min(_TRICKLE_LENGTH, pdk.devices.pmos.length.max)),
         gate_resistance=2 / (op.gm_id.pair * op.i0),
         offset_per_unit=min(
             CellLimits.offset_per_unit, _PROGRAMMED * (1 - pdk.devices.pmos.width.min / sizes["source"].w)
