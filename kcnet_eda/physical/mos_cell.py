@@ -76,7 +76,7 @@ def cell_edges(edges: Edges) -> tuple[CellEdges, list[str]]:
     target = np.where(turned, edges.source[edge], edges.target[edge])
     conducts = (2 * BOX * np.abs(theta1) + theta2 > 0) & (source != target)
     idle = np.setdiff1d(row, edge[conducts])
-    pairs = np.round(np.stack([np.abs(theta1), theta2], axis=1)[conducts], _DIGITS)
+    pairs = np.round(np.stack([theta1, theta2], axis=1)[conducts], _DIGITS)
     distinct, cell = np.unique(pairs, axis=0, return_inverse=True)
     found = CellEdges(
         source[conducts].astype(np.int64),
@@ -140,6 +140,7 @@ class CellSizes:
 def first_sizes(design: CellDesign, theta1: Floats, theta2: Floats) -> CellSizes:
     """Sizes of cells (θ1 ≥ 0) from the ideal law of the cell: where calibration starts."""
     hair = 1e-9  # θ1 = 1/2 is three units of 1/6, whatever the rounding
+    theta1 = np.abs(theta1)
     need = np.maximum(theta1 / design.slope_per_unit, theta2 / design.offset_per_unit)
     k = np.maximum(1, np.ceil(need - hair)).astype(np.int64)
     mk = np.maximum(1, np.ceil(full_scale(theta1, theta2) / design.full_scale_per_mirror - hair)).astype(np.int64)

@@ -109,7 +109,8 @@ def measure(rig: Rig, known: Calibration) -> Calibration:
 def _closed_loop(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress) -> Calibration:
     """Broyden's method on each cell by itself: what is asked of R and of the source's width against what is fitted."""
     n, design = theta1.size, rig.design
-    wanted, span = np.stack([theta1, theta2], axis=1), full_scale(theta1, theta2)
+    sign = np.where(theta1 < 0, -1.0, 1.0)
+    wanted, span = np.stack([np.abs(theta1), theta2], axis=1), full_scale(theta1, theta2)
     at_edge = np.array([2 * BOX, 1.0])  # what an error of θ1, of θ2 makes of the current where it is largest
     allowed = np.minimum(_AIM * span[:, None] / at_edge, TOLERANCE / 2)
     sizes, reasons = snap_sizes(rig.pdk, first_sizes(design, theta1, theta2))
@@ -126,6 +127,7 @@ def _closed_loop(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress) -
             found = _measure(rig, sizes.rows(due), theta1[due], theta2[due], _POINTS, capacitance=False)
             mean = (found.source + found.sink) / 2
             fit = np.stack(fit_relu(x, weight, mean, theta1[due], theta2[due]), axis=1)
+            fit[:, 0] *= sign[due]
             ratio = _ratio(weight, found)
             error = (np.abs(fit - wanted[due]) / allowed[due]).max(axis=1)
             better = error < best_error[due]
@@ -206,7 +208,7 @@ def _checked(
     fitted1, fitted2 = fit_relu(x, weight, (found.source + found.sink) / 2, theta1, theta2)
     ideal = np.maximum(theta1[:, None] * x + theta2[:, None], 0)
     errors = np.abs(np.stack([found.source - ideal, found.sink - ideal]))
-    off = (x == x.min()) & np.ones((theta1.size, 1), dtype=bool)
+    off = (x == np.where(theta1 < 0, x.max(), x.min())[:, None]) & np.ones((theta1.size, 1), dtype=bool)
     currents = np.maximum(np.abs(found.source), np.abs(found.sink))
     leakage = np.where(off, currents, 0).max(axis=1) * rig.design.i_unit
     miss = np.maximum(np.abs(fitted1 - theta1), np.abs(fitted2 - theta2))
@@ -226,7 +228,7 @@ def _checked(
         fitted2,
         errors.max(axis=(0, 2)),
         np.sqrt((errors**2 * weight).sum(axis=2)).max(axis=0),
-        np.where(theta2 < 4 * theta1, leakage, np.nan),
+        np.where(theta2 < 4 * np.abs(theta1), leakage, np.nan),
         np.abs(found.source - found.sink).max(axis=1) / full_scale(theta1, theta2),
         _pin(found.source_pin, theta1, theta2, sizes),
         _pin(found.target_pin, theta1, theta2, sizes),
@@ -239,7 +241,7 @@ def _checked(
 def _pin(measured: Floats, theta1: Floats, theta2: Floats, sizes: CellSizes) -> Floats:
     """Capacitance of a pin, F [cells]. That of a cell which is still on where it was measured holds its transfer's lag
     too; it gets the median of the others, a unit, times its units (nothing is subtracted where there are no others)."""
-    clean = (theta2 < 2 * BOX * theta1) | (theta1 == 0)
+    clean = (theta2 < 2 * BOX * np.abs(theta1)) | (theta1 == 0)
     a_unit = float(np.median((measured / sizes.k)[clean])) if clean.any() else 0.0
     return np.asarray(np.where(clean, measured, a_unit * sizes.k))
 
@@ -276,6 +278,8 @@ def _sweep(
         if capacitance:
             for at, pin in enumerate("sd"):
                 current = read_ac(folder / f"pin_{pin}.raw", pins[at * n : (at + 1) * n])
+                other = read_ac(folder / f"pin_{pin}_high.raw", pins[at * n : (at + 1) * n])
+                current = np.where(theta1 < 0, other, current)
                 pin_c[at] = current.imag / (2 * np.pi * PIN_FREQUENCY)
         return _Measured(values[:, :n].T / i_unit, -values[:, n : 2 * n].T / i_unit, -values[:, -1], pin_c[0], pin_c[1])
 
