@@ -15,7 +15,7 @@ from kcnet_eda.physical.cell_design import BOX, CellDesign
 from kcnet_eda.physical.mos_cell import CellSizes, first_sizes, full_scale, snap_sizes
 from kcnet_eda.physical.pdk import Pdk
 from kcnet_eda.physical.relu_fit import fit_relu
-from kcnet_eda.physical.tanh_cell import TanhSizes, within_reach
+from kcnet_eda.physical.tanh_cell import DRAWING, TanhSizes, within_reach
 from kcnet_eda.physical.tanh_fit import fit_tanh
 
 Floats = NDArray[np.float64]
@@ -31,6 +31,8 @@ class CellKind(Protocol):
     name: str
     prefix: str
     free: int
+    settings: tuple[object, ...]
+    """Numbers on which corrections depend beyond a first deck: results of others are not taken from the cache."""
 
     def law(self, theta: Floats, x: Floats) -> Floats:
         """The trained current [cells, points], I_u, at ``x`` [points] model units."""
@@ -67,6 +69,7 @@ class ReluKind:
     """i = ReLU(θ1·x + θ2)."""
 
     name, prefix, free = "relu", "kc_edge", 2
+    settings: tuple[object, ...] = (_SINK_SPREAD,)
 
     def law(self, theta: Floats, x: Floats) -> Floats:
         return np.asarray(np.maximum(theta[:, :1] * x + theta[:, 1:2], 0))
@@ -122,6 +125,7 @@ class TanhKind:
     """i = k·tanh(a·x + c)."""
 
     name, prefix, free = "tanh", "kc_tanh", 3
+    settings: tuple[object, ...] = DRAWING
 
     def law(self, theta: Floats, x: Floats) -> Floats:
         return np.asarray(theta[:, 2:] * np.tanh(theta[:, :1] * x + theta[:, 1:2]))

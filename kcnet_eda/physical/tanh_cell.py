@@ -34,7 +34,9 @@ _STANDING = 0.4  # of a side's current, what the PMOS source carries more than t
 _SOURCE_LONGER = 4.0  # than the rectifying cell's, and as much wider, for the same reason
 _MIRROR_LENGTH = 2.0  # µm: both mirrors always carry current, so that what they are loaded with matters less
 _STEEPEST = 0.75  # of a pair's own slope: a tenth of the steeper pair's argument is across its resistor
-_LARGEST_SHIFT = 4.0  # of a side's current: more is power, not offset
+_LARGEST_SHIFT = 6.0  # of a side's current: more is power, not offset
+#: All that a cell's drawing follows from, beside the design and what is asked.
+DRAWING = (_SLOPES, _SHARE, _STEEP, _SHALLOW, _STANDING, _SOURCE_LONGER, _MIRROR_LENGTH, _STEEPEST, _LARGEST_SHIFT)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,7 @@ def calibrate_kind(rig: Rig, kind: CellKind, theta: Floats, progress: Progress |
 def _key(rig: Rig, kind: CellKind, theta: Floats) -> str:
     sizes = kind.first(rig.pdk, rig.design, theta[:1])[0]
     deck = _deck(rig, sizes, theta[:1], _POINTS, capacitance=True)
-    settings = (_VERSION, kind.name, TOLERANCE, _AIM, _PASSES, _POINTS, _CHECK_POINTS, _LARGEST_STEP)
+    settings = (_VERSION, kind.name, kind.settings, TOLERANCE, _AIM, _PASSES, _POINTS, _CHECK_POINTS, _LARGEST_STEP)
     words = [deck, rig.pdk.model_dump_json(exclude={"file"}), rig.models.sha256, NGSPICE.version(), repr(settings)]
     return sha256_bytes("\n".join([*words, repr(rig.design)]).encode() + theta.tobytes())[:24]
 
