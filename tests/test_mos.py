@@ -15,7 +15,7 @@ from conftest import installed_kit
 
 from kcnet_eda import api
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.export.mos_cells import BIAS, Placer, bias_cell, read_cell, series, source_fingers, tanh_cell, write_cell
+from kcnet_eda.export.mos_cells import BIAS, Placer, bias_cell, read_cell, series, source_fingers, write_cell
 from kcnet_eda.files import resource_dir
 from kcnet_eda.network.graph import Edges, Network, Phase
 from kcnet_eda.network.laws import IDENTITY, LEAKY_RELU, RELU, eq6
@@ -279,7 +279,7 @@ def test_the_verilog_a_cells_have_the_transistor_cells_pins_and_law(generic_rig,
             ".model kc_cell_relu kc_cell_relu\n.model kc_cell_tanh kc_cell_tanh",
             "vs s 0 1.8\nvd d 0 1.8\nvs1 s s1 0\nvd1 d d1 0\nvs2 s s2 0\nvd2 d d2 0",
             "n1 s1 d1 s1 d1 vdd 0 vbn vbp vclp kc_cell_relu theta1=0.7 theta2=0.2",
-            "n2 s2 d2 s2 d2 vdd 0 vbn kc_cell_tanh slope=1.5 offset=0.3",
+            "n2 s2 d2 s2 d2 vdd 0 vbn vbp vclp kc_cell_tanh slope=1.5 offset=0.3",
         ],
         "vs",
         "1.4 2.2 0.1",
@@ -293,7 +293,7 @@ def test_the_verilog_a_cells_have_the_transistor_cells_pins_and_law(generic_rig,
     np.testing.assert_allclose(y[:, 3], -y[:, 2], atol=1e-10)
 
 
-def test_the_cell_in_gf180mcu(tmp_path):
+def test_the_cell_in_gf180mcu():
     kit = installed_kit("gf180mcu")
     rig = size_cells(Bench(kit, prepare(kit)))
     found = calibrate(rig, np.array([1.1, 0.35, 0.6, 0.2, 0.0]), np.array([0.6, 0.5, -0.9, 0.1, 0.8]))
@@ -302,9 +302,3 @@ def test_the_cell_in_gf180mcu(tmp_path):
     assert share[:4].max() < 0.015  # the target of the stated range, which begins at |θ1| = 0.1
     assert share[4] < 0.02  # a constant current: it is all tail, and the tails' output conductance shows
     assert found.share_of_full_scale(found.rms_error)[:4].max() < 0.005
-    text, _ = tanh_cell(rig.pdk, rig.design, 1.2, 0.3, "kc_t", rig.direct)
-    lines = [text, "vs s 0 1.8\nvd d 0 1.8\nvs1 s s1 0\nvd1 d d1 0", "x1 s1 d1 s1 d1 vdd 0 vbn kc_t"]
-    x, y = sweep(rig, tmp_path, lines, "vs", "1.4 2.2 0.05", ["i(vs1)", "i(vd1)"])
-    ideal = np.tanh(1.2 * (x - 1.8) / 0.2 + 0.3)
-    np.testing.assert_allclose(y[:, 0] / 2e-6, ideal, atol=0.1)  # open loop: n·U_T is a guess
-    np.testing.assert_allclose(-y[:, 1] / 2e-6, ideal, atol=0.1)

@@ -28,7 +28,7 @@ class CellEdges:
     """A network's edges as cells: arrays [n]. The current leaves ``source`` and enters ``target``; ``edge`` is the
     trained edge that a cell is (part) of. ``cell`` is its row in the distinct ``theta1``, ``theta2`` [cells], of which
     θ1 is not negative: ``swapped`` cells sense their two ends the other way round. ``idle`` are trained edges that
-    conduct nowhere in the box and have no cell."""
+    conduct nowhere in the box and have no cell. ``gain`` [cells] is k of a tanh cell, 1 of a rectifying one."""
 
     source: Ints
     target: Ints
@@ -38,24 +38,31 @@ class CellEdges:
     theta1: Floats
     theta2: Floats
     idle: Ints
+    gain: Floats
 
     def __len__(self) -> int:
         return int(self.edge.size)
+
+    @property
+    def theta(self) -> Floats:
+        """The distinct cells' parameters (θ1, θ2, gain), [cells, 3]."""
+        return np.stack([self.theta1, self.theta2, self.gain], axis=1)
 
 
 _DIGITS = 6  # of θ: edges that differ less are one cell
 _SLACK = 1e-3  # of a limit: a network trained to the limit may lie beyond it by its rounding
 
 
-def cell_edges(edges: Edges) -> tuple[CellEdges, list[str]]:
-    """The cells that a phase's edges are, and why some of them cannot be any: reasons in words, all of them.
+def cell_edges(edges: Edges, other_cells: tuple[int, ...] = ()) -> tuple[CellEdges, list[str]]:
+    """The rectifying cells that a phase's edges are, and why some of them cannot be any: reasons in words, all of them.
 
     k·ReLU(θ·(v_s − v_d) + c) is one cell, drawn the other way round where k < 0; a conductance is two, back to back.
+    Edges of the laws ``other_cells`` (codes of φ) are passed over: other cells are made of them.
     """
     balanced = edges.b == -edges.a
     usable = balanced & np.isin(edges.phi, (RELU, IDENTITY))
     problems = []
-    for phi in np.unique(edges.phi[~np.isin(edges.phi, (RELU, IDENTITY))]):
+    for phi in np.unique(edges.phi[~np.isin(edges.phi, (RELU, IDENTITY, *other_cells))]):
         at = np.flatnonzero(edges.phi == phi)
         problems.append(f"{at.size} edges (first: {at[0]}) have the law {PHI_NAMES[phi]}; the rectifying cell is ReLU")
     other = np.flatnonzero(~balanced)
@@ -87,6 +94,7 @@ def cell_edges(edges: Edges) -> tuple[CellEdges, list[str]]:
         distinct[:, 0],
         distinct[:, 1],
         idle.astype(np.int64),
+        np.ones(len(distinct)),
     )
     return found, problems
 

@@ -27,7 +27,7 @@ def operating_points(rig: Rig, found: Calibration, at: int, name: str, x: float)
     """
     design = rig.design
     edge, bias = MeteredPlacer(rig.pdk, name, rig.direct), MeteredPlacer(rig.pdk, BIAS, rig.direct)
-    theta = float(found.theta1[at]), float(found.theta2[at])
+    theta = found.theta[at].tolist()
     deck = render(
         "mos/operating_point.j2",
         header=rig.header(),
