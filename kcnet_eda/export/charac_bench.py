@@ -9,8 +9,8 @@ from kcnet_eda.export.mos_cells import bench
 from kcnet_eda.export.pdk_deck import transistor_line
 from kcnet_eda.export.render import render
 from kcnet_eda.physical.cell_design import CellDesign
+from kcnet_eda.physical.cell_kind import Sizes
 from kcnet_eda.physical.gmid import table_gates, table_lengths, table_width
-from kcnet_eda.physical.mos_cell import CellSizes
 from kcnet_eda.physical.pdk import DeviceKind, Pdk
 
 #: Hertz of the AC analyses: far below every pole, far above rounding.
@@ -50,8 +50,8 @@ def render_lag(
     pdk: Pdk,
     design: CellDesign,
     header: str,
-    sizes: CellSizes,
-    theta: Sequence[tuple[float, float]],
+    sizes: Sizes,
+    theta: Sequence[Sequence[float]],
     points: Sequence[tuple[int, float]],
     *,
     direct: bool,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kcnet_eda.export.mos_cells import bench
 from kcnet_eda.export.render import render
 from kcnet_eda.physical.cell_design import BOX, CellDesign
-from kcnet_eda.physical.mos_cell import CellSizes
+from kcnet_eda.physical.cell_kind import Sizes
 from kcnet_eda.physical.pdk import Pdk
 
 #: Hertz at which pin capacitances are measured: slow for every node of the cell.
@@ -18,8 +18,8 @@ def render_calibration(
     pdk: Pdk,
     design: CellDesign,
     header: str,
-    sizes: CellSizes,
-    theta: Sequence[tuple[float, float]],
+    sizes: Sizes,
+    theta: Sequence[Sequence[float]],
     *,
     points: tuple[int, int],
     capacitance: bool,

@@ -19,9 +19,10 @@ CELL = "kc_cell"  # what testbench/cell.sp calls the kind that the reader put in
 
 def write_by_hand(folder: Path, mos: MosCircuit) -> None:
     """Write ``schematic/`` and ``testbench/cell.sp`` of a bundle."""
-    at, c = example_cell(mos.calibration), mos.calibration
-    theta = float(c.theta1[at]), float(c.theta2[at])
-    write_schematics(folder / "schematic", mos.design, mos.cell_names[at], theta)
+    examples = {
+        g.found.kind: (g.names[example_cell(g.found)], g.found.theta[example_cell(g.found)]) for g in mos.groups
+    }
+    write_schematics(folder / "schematic", mos.design, examples)
     header = mos.header("../models", [f"../osdi/{o.module}.osdi" for o in mos.pdk.osdi])
     text = render("mos/cell.j2", header=header, design=mos.design, box=BOX, cell=CELL, bias_name=BIAS)
     (folder / "testbench" / "cell.sp").write_text(text)
@@ -29,9 +30,11 @@ def write_by_hand(folder: Path, mos: MosCircuit) -> None:
 
 def by_hand(mos: MosCircuit) -> dict[str, Any]:
     """What the README says of that check: the kind of cell and what was measured of it."""
-    at, c = example_cell(mos.calibration), mos.calibration
+    group = mos.groups[0]
+    at, c = example_cell(group.found), group.found
     return {
-        "kind": mos.cell_names[at],
+        "kind": group.names[at],
+        "law": c.kind.name,
         "cell": CELL,
         "bias_name": BIAS,
         "frequency": PIN_FREQUENCY,
@@ -42,5 +45,7 @@ def by_hand(mos: MosCircuit) -> dict[str, Any]:
         "leakage": float(c.leakage[at]),
         "source_pin": float(c.source_pin[at]),
         "mismatch": float(c.mismatch[at]),
-        "full_scale": float(2 * BOX * c.theta1[at] + c.theta2[at]),
+        "gain": float(c.theta[at, 2]),
+        "fitted_gain": float(c.fitted[at, 2]),
+        "full_scale": float(c.full_scale[at]),
     }

@@ -10,9 +10,9 @@ from typing import Any
 from kcnet_eda.export.pdk_deck import resistor_line, transistor_line
 from kcnet_eda.export.render import render
 from kcnet_eda.physical.cell_design import CellDesign, Geometry
-from kcnet_eda.physical.mos_cell import CellSizes
+from kcnet_eda.physical.cell_kind import Sizes
 from kcnet_eda.physical.pdk import DeviceKind, Pdk
-from kcnet_eda.physical.tanh_cell import tanh_sizes
+from kcnet_eda.physical.tanh_cell import TanhSizes, draw_tanh
 
 BIAS = "kc_bias"
 #: Pins of an edge cell, in the netlist's order, with their directions in xschem.
@@ -123,25 +123,27 @@ def source_fingers(pdk: Pdk, width: float, length: float, k: int) -> list[tuple[
 def edge_cells(
     pdk: Pdk,
     design: CellDesign,
-    sizes: CellSizes,
-    theta: Sequence[tuple[float, float]],
+    sizes: Sizes,
+    theta: Sequence[Sequence[float]],
     names: Sequence[str],
     direct: bool,
 ) -> Iterator[tuple[str, list[Device]]]:
     """The subcircuit of each cell (pins :data:`EDGE_PINS`) and its devices; ``sizes`` are on the grid and ``theta`` are
-    the (θ1, θ2) to name in the comment."""
+    the parameters to name in the comment."""
     for i, name in enumerate(names):
         placer = Placer(pdk, name, direct)
         yield edge_cell(placer, design, sizes, i, theta[i]), placer.devices
 
 
-def edge_cell(placer: Placer, design: CellDesign, sizes: CellSizes, at: int, theta: tuple[float, float]) -> str:
+def edge_cell(placer: Placer, design: CellDesign, sizes: Sizes, at: int, theta: Sequence[float]) -> str:
     """The subcircuit of cell ``at`` of ``sizes``, its devices placed by ``placer``."""
+    if isinstance(sizes, TanhSizes):
+        return _tanh_cell(placer, design, sizes, at, theta)
     pdk, k, resistance = placer.pdk, int(sizes.k[at]), float(sizes.resistance[at])
     return render(
         "mos/edge_relu.j2",
         name=placer.cell,
-        theta1=theta[0],
+        theta1=abs(theta[0]),
         theta2=theta[1],
         c=design,
         i_unit=design.i_unit,
@@ -156,6 +158,25 @@ def edge_cell(placer: Placer, design: CellDesign, sizes: CellSizes, at: int, the
         nmos=placer.nmos,
         pmos=placer.pmos,
         resistor=placer.resistor,
+    )
+
+
+def _tanh_cell(placer: Placer, design: CellDesign, sizes: TanhSizes, at: int, theta: Sequence[float]) -> str:
+    drawn = draw_tanh(placer.pdk, design, sizes, at)
+    return render(
+        "mos/edge_tanh.j2",
+        name=placer.cell,
+        slope=abs(theta[0]),
+        offset=theta[1],
+        gain=theta[2],
+        c=design,
+        i_unit=design.i_unit,
+        v_unit=design.v_unit,
+        drawn=drawn,
+        well_capacitance=sum(design.well_capacitance),
+        nmos=placer.nmos,
+        pmos=placer.pmos,
+        resistors_between=placer.resistors_between,
     )
 
 
@@ -194,8 +215,8 @@ def bench(
     pdk: Pdk,
     design: CellDesign,
     header: str,
-    sizes: CellSizes,
-    theta: Sequence[tuple[float, float]],
+    sizes: Sizes,
+    theta: Sequence[Sequence[float]],
     n_instances: int,
     *,
     direct: bool,
@@ -229,34 +250,3 @@ def read_cell(pdk: Pdk, design: CellDesign, direct: bool) -> tuple[str, list[Dev
     """The read buffer (pins in out vdd vss vbn), and its devices."""
     placer = Placer(pdk, "kc_read", direct)
     return render("mos/read_buffer.j2", c=design, nmos=placer.nmos, pmos=placer.pmos), placer.devices
-
-
-def tanh_cell(
-    pdk: Pdk, design: CellDesign, slope: float, offset: float, name: str, direct: bool
-) -> tuple[str, list[Device]]:
-    """The cell of i = I_u·tanh(slope·(v_s − v_d)/V_u + offset) (pins s d ip in vdd vss vbn), and its devices.
-
-    Raises
-    ------
-    InvalidInputError
-        The pair alone is not as steep, or its widths cannot make the offset.
-    """
-    sizes = tanh_sizes(pdk, design, slope, offset)
-    placer = Placer(pdk, name, direct)
-    text = render(
-        "mos/edge_tanh.j2",
-        name=name,
-        slope=slope,
-        offset=offset,
-        c=design,
-        i_unit=design.i_unit,
-        v_unit=design.v_unit,
-        w1=sizes.w1,
-        w2=sizes.w2,
-        half_tail=sizes.half_tail,
-        resistors=series(pdk, sizes.resistance, "e1", "e2"),
-        nmos=placer.nmos,
-        pmos=placer.pmos,
-        resistor=placer.resistor,
-    )
-    return text, placer.devices

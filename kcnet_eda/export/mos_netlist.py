@@ -17,10 +17,12 @@ from kcnet_eda.export.circuit import Circuit
 from kcnet_eda.export.mos_cells import BIAS, Device, Placer, bias_cell, edge_cells, read_cell, write_cell
 from kcnet_eda.export.pdk_deck import model_header
 from kcnet_eda.export.render import render
-from kcnet_eda.physical.calibration import Calibration, ExampleRun, OperatingPoint
+from kcnet_eda.physical.calibration import Calibration, CellGroup, ExampleRun, OperatingPoint
 from kcnet_eda.physical.cell_design import BOX, CellDesign
-from kcnet_eda.physical.mos_cell import CellEdges
+from kcnet_eda.physical.cell_kind import RELU_CELL
+from kcnet_eda.physical.mos_cell import CellSizes
 from kcnet_eda.physical.pdk import Pdk, shipped_pdks
+from kcnet_eda.physical.tanh_cell import TanhLimits
 
 Floats = NDArray[np.float64]
 
@@ -36,15 +38,15 @@ _FF = 1e15  # a farad
 
 @dataclass(frozen=True, eq=False)
 class MosCircuit:
-    """The transistors of a circuit: its edges as cells, the cells as calibrated. ``direct`` places the transistors'
-    own models instead of their wrapper subcircuits. ``start`` is one of :data:`STARTS`. ``operating`` are the operating
-    points of one cell's and the bias generator's transistors, ``example`` what the bundle's example did here."""
+    """The transistors of a circuit: its edges as calibrated cells, a group for each kind of cell. ``direct`` places the
+    transistors' own models instead of their wrapper subcircuits. ``start`` is one of :data:`STARTS`. ``operating`` are
+    the operating points of one cell's transistors of each kind and of the bias generator's, ``example`` what the
+    bundle's example did here."""
 
     circuit: Circuit
     pdk: Pdk
     design: CellDesign
-    edges: CellEdges
-    calibration: Calibration
+    groups: tuple[CellGroup, ...]
     direct: bool
     warnings: tuple[str, ...] = ()
     start: str = "ic"
@@ -57,7 +59,6 @@ class MosCircuit:
 
     def as_dict(self) -> dict[str, Any]:
         """What a manifest says of it; a kit that is not shipped is in the bundle's own file."""
-        c = self.calibration
         return {
             "pdk": self.pdk.name,
             "pdk_file": None if shipped_pdks().get(self.pdk.name) == self.pdk.file else KIT_FILE,
@@ -66,12 +67,13 @@ class MosCircuit:
             "example": None if self.example is None else asdict(self.example),
             "design": asdict(self.design),
             "cells": len(self.cell_names),
-            "cell_instances": len(self.edges),
-            "idle_edges": self.edges.idle.tolist(),
-            "fit": {
-                "max_theta_error": float(np.abs([c.fitted1 - c.theta1, c.fitted2 - c.theta2]).max(initial=0.0)),
-                "max_error_of_full_scale": float(c.share_of_full_scale(c.max_error).max(initial=0.0)),
-                "rms_error_of_full_scale": float(c.share_of_full_scale(c.rms_error).max(initial=0.0)),
+            "cell_instances": self.n_instances,
+            "idle_edges": self.idle,
+            "fit": _worst([group.found for group in self.groups]),
+            "kinds": {
+                group.found.kind.name: _worst([group.found])
+                | {"cells": len(group.names), "instances": len(group.edges)}
+                for group in self.groups
             },
             "static_power_w": self.static_current * self.design.supply,
             "area_um2": self.area(),
@@ -79,27 +81,41 @@ class MosCircuit:
 
     @cached_property
     def cell_names(self) -> tuple[str, ...]:
-        """The subcircuit of each kind of cell."""
-        return tuple(f"kc_edge_{i}" for i in range(self.calibration.theta1.size))
+        """The subcircuit of each distinct cell."""
+        return tuple(name for group in self.groups for name in group.names)
+
+    @property
+    def n_instances(self) -> int:
+        """Cells of all edges."""
+        return sum(len(group.edges) for group in self.groups)
+
+    @property
+    def idle(self) -> list[int]:
+        """Trained edges that have no cell."""
+        return sorted(edge for group in self.groups for edge in group.edges.idle.tolist())
 
     @cached_property
     def instances(self) -> list[tuple[str, str, str, str, str, str]]:
         """Name, nets of s, d, ip and in, and subcircuit of each cell."""
-        e, nets = self.edges, self.circuit.nets
-        found = []
-        rows = zip(e.source.tolist(), e.target.tolist(), e.swapped.tolist(), e.cell.tolist(), strict=True)
-        for i, (source, target, swapped, cell) in enumerate(rows):
-            s, d = nets[source], nets[target]
-            sensed = (d, s) if swapped else (s, d)
-            found.append((f"xe{i}", s, d, *sensed, self.cell_names[cell]))
+        nets = self.circuit.nets
+        found: list[tuple[str, str, str, str, str, str]] = []
+        for group in self.groups:
+            e, names = group.edges, group.names
+            rows = zip(e.source.tolist(), e.target.tolist(), e.swapped.tolist(), e.cell.tolist(), strict=True)
+            for source, target, swapped, cell in rows:
+                s, d = nets[source], nets[target]
+                sensed = (d, s) if swapped else (s, d)
+                found.append((f"xe{len(found)}", s, d, *sensed, names[cell]))
         return found
 
     @cached_property
     def parasitics(self) -> Floats:
         """What the cells' pins add to each node, F [nodes]."""
         c = np.zeros(len(self.circuit.nets))
-        np.add.at(c, self.edges.source, self.calibration.source_pin[self.edges.cell])
-        np.add.at(c, self.edges.target, self.calibration.target_pin[self.edges.cell])
+        for group in self.groups:
+            e, found = group.edges, group.found
+            np.add.at(c, e.source, found.source_pin[e.cell])
+            np.add.at(c, e.target, found.target_pin[e.cell])
         return c
 
     @property
@@ -123,13 +139,18 @@ class MosCircuit:
 
     @cached_property
     def _cells(self) -> list[tuple[str, list[Device]]]:
-        theta = list(zip(self.calibration.theta1.tolist(), self.calibration.theta2.tolist(), strict=True))
-        return list(edge_cells(self.pdk, self.design, self.calibration.sizes, theta, self.cell_names, self.direct))
+        return [
+            cell
+            for group in self.groups
+            for cell in edge_cells(
+                self.pdk, self.design, group.found.sizes, group.found.theta.tolist(), group.names, self.direct
+            )
+        ]
 
     @cached_property
     def _bias(self) -> tuple[str, list[Device]]:
         placer = Placer(self.pdk, BIAS, self.direct)
-        return bias_cell(placer, self.design, len(self.edges)), placer.devices
+        return bias_cell(placer, self.design, self.n_instances), placer.devices
 
     @cached_property
     def _write_cell(self) -> tuple[str, list[Device]]:
@@ -138,11 +159,11 @@ class MosCircuit:
     @property
     def static_current(self) -> float:
         """Supply current of all cells, mean over the box of node voltages [A]."""
-        return float(self.calibration.supply_current[self.edges.cell].sum())
+        return float(sum(group.found.supply_current[group.edges.cell].sum() for group in self.groups))
 
     def devices(self) -> list[tuple[Device, int]]:
         """Every kind of device with how many cells have it."""
-        times = np.bincount(self.edges.cell, minlength=len(self.cell_names)).tolist()
+        times = [n for group in self.groups for n in np.bincount(group.edges.cell, minlength=len(group.names)).tolist()]
         found = [(device, 1) for device in self._bias[1]]
         if self.write_time:
             nodes = len(self.circuit.nets) - 1
@@ -155,24 +176,21 @@ class MosCircuit:
         """Drawn area in µm²: gates, resistors and capacitors, without wiring, contacts and wells."""
         gates = sum(n * d.m * d.w * d.l for d, n in self.devices() if d.kind != "resistor")
         resistors = sum(n * d.m * d.w * d.l for d, n in self.devices() if d.kind == "resistor")
-        leads = float((self.design.lead / self.calibration.sizes.resistance)[self.edges.cell].sum())
+        leads = sum(
+            float((self.design.lead / group.found.sizes.resistance)[group.edges.cell].sum())
+            for group in self.groups
+            if isinstance(group.found.sizes, CellSizes)
+        )
         capacitors = (float(self.drawn_capacitance[1:].clip(0).sum()) + leads) * _FF / self.pdk.capacitor.density
         return {"gates": gates, "resistors": resistors, "capacitors": capacitors}
 
     def readme(self) -> dict[str, Any]:
         """What the bundle's README says beyond the circuit itself."""
-        c = self.calibration
-        miss = np.maximum(np.abs(c.fitted1 - c.theta1), np.abs(c.fitted2 - c.theta2))
-        rows = (
-            ("fitted against trained θ1, θ2, largest difference", miss, "{:.4f}"),
-            ("largest error, of full scale 4·abs(θ1) + θ2", 100 * c.share_of_full_scale(c.max_error), "{:.2f} %"),
-            ("rms error, of full scale", 100 * c.share_of_full_scale(c.rms_error), "{:.2f} %"),
-            ("current out of s less current into d, of full scale", 100 * c.mismatch, "{:.2f} %"),
-            ("off current [nA]", 1e9 * c.leakage[np.isfinite(c.leakage)], "{:.3f}"),
-        )
         return {
             "box": BOX,
-            "measured": [(name, f.format(np.median(v)), f.format(v.max())) for name, v, f in rows if v.size],
+            "kinds": {group.found.kind.name for group in self.groups},
+            "tanh_range": TanhLimits().range_text(),
+            "measured": [(group, _measured(group.found)) for group in self.groups],
             "area": self.area(),
             "design": asdict(self.design),
             "pins_min": float(self.parasitics[1:].min()),
@@ -206,33 +224,27 @@ class MosCircuit:
 
     def edge_map_csv(self) -> str:
         """Every trained edge with its cell, its sizes, and the law that was fitted to it."""
-        c, s = self.calibration, self.calibration.sizes
-        share, rms = c.share_of_full_scale(c.max_error), c.share_of_full_scale(c.rms_error)
-        rows: list[Sequence[object]] = []
-        for name, e, cell, swapped in zip(
-            (i[0] for i in self.instances),
-            self.edges.edge.tolist(),
-            self.edges.cell.tolist(),
-            self.edges.swapped.tolist(),
-            strict=True,
-        ):
-            sign = -1.0 if swapped else 1.0
-            i = self.instances[len(rows)]
-            rows.append(
-                [
-                    *(e, name, i[5], i[1], i[2]),
-                    *(f"{v:.6g}" for v in (sign * c.theta1[cell], c.theta2[cell])),
-                    *(f"{v:.6g}" for v in (sign * c.fitted1[cell], c.fitted2[cell])),
-                    *(f"{100 * v:.3f}" for v in (share[cell], rms[cell])),
-                    *(s.k[cell], s.mk[cell]),
-                    *(f"{v:.6g}" for v in (s.resistance[cell], s.source_width[cell], s.sink_length[cell])),
-                ]
-            )
-        rows += [[e, "", "", "", "", "", "", "", "", "", "", "", "", "", "", ""] for e in self.edges.idle.tolist()]
         head = (
             "edge,instance,cell,source,target,theta1,theta2,fitted_theta1,fitted_theta2,max_error_percent,"
-            "rms_error_percent,k,mk,resistance_ohm,source_width_um,sink_length_um"
+            "rms_error_percent,k,mk,resistance_ohm,source_width_um,sink_length_um,law,gain,fitted_gain"
         )
+        rows: list[Sequence[object]] = []
+        for group in self.groups:
+            e, c = group.edges, group.found
+            share, rms = c.share_of_full_scale(c.max_error), c.share_of_full_scale(c.rms_error)
+            for edge, cell in zip(e.edge.tolist(), e.cell.tolist(), strict=True):
+                name, s, d, _, _, kind = self.instances[len(rows)]
+                rows.append(
+                    [
+                        *(edge, name, kind, s, d),
+                        *(f"{v:.6g}" for v in (c.theta1[cell], c.theta2[cell])),
+                        *(f"{v:.6g}" for v in (c.fitted1[cell], c.fitted2[cell])),
+                        *(f"{100 * v:.3f}" for v in (share[cell], rms[cell])),
+                        *_sizes_of(c, cell),
+                        *(c.kind.name, f"{c.theta[cell, 2]:.6g}", f"{c.fitted[cell, 2]:.6g}"),
+                    ]
+                )
+        rows += [[edge, *[""] * head.count(",")] for edge in self.idle]
         return _csv(head, sorted(rows, key=lambda row: (row[0], row[1])))
 
     def devices_csv(self) -> str:
@@ -242,6 +254,39 @@ class MosCircuit:
             for d, n in self.devices()
         ]
         return _csv("cell,device,kind,w_um,l_um,parallel,cells,area_um2", rows)
+
+
+def _worst(found: Sequence[Calibration]) -> dict[str, float]:
+    """The worst of calibrated cells: parameters' difference, errors as shares of full scale, mismatch of the ends."""
+    return {
+        "max_theta_error": float(max(c.miss.max() for c in found)),
+        "max_error_of_full_scale": float(max(c.share_of_full_scale(c.max_error).max() for c in found)),
+        "rms_error_of_full_scale": float(max(c.share_of_full_scale(c.rms_error).max() for c in found)),
+        "max_mismatch_of_full_scale": float(max(c.mismatch.max() for c in found)),
+    }
+
+
+def _measured(c: Calibration) -> list[tuple[str, str, str]]:
+    """What was measured of cells of one kind: name, median and worst."""
+    rectifies = c.kind is RELU_CELL
+    parameters, full_scale = ("θ1, θ2", "4·abs(θ1) + θ2") if rectifies else ("a, c, k", "k")
+    rows = (
+        (f"fitted against trained {parameters}, largest difference", c.miss, "{:.4f}"),
+        (f"largest error, of full scale {full_scale}", 100 * c.share_of_full_scale(c.max_error), "{:.2f} %"),
+        ("rms error, of full scale", 100 * c.share_of_full_scale(c.rms_error), "{:.2f} %"),
+        ("current out of s less current into d, of full scale", 100 * c.mismatch, "{:.2f} %"),
+        ("off current [nA]", 1e9 * c.leakage[np.isfinite(c.leakage)], "{:.3f}"),
+    )
+    return [(name, f.format(np.median(v)), f.format(v.max())) for name, v, f in rows if v.size]
+
+
+def _sizes_of(c: Calibration, cell: int) -> list[object]:
+    """The columns of sizes in edge_map.csv; a tanh cell's are in devices.csv."""
+    s = c.sizes
+    if not isinstance(s, CellSizes):
+        return [""] * 5
+    widths = (f"{v:.6g}" for v in (s.resistance[cell], s.source_width[cell], s.sink_length[cell]))
+    return [s.k[cell], s.mk[cell], *widths]
 
 
 def _csv(head: str, rows: Sequence[Sequence[object]]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ import schemdraw.elements as elm
 from kcnet_eda.export.mos_cells import BIAS, EDGE_PINS
 from kcnet_eda.export.render import render
 from kcnet_eda.physical.cell_design import CellDesign, Geometry
+from kcnet_eda.physical.cell_kind import TANH_CELL, CellKind
 
 _FET = 1.67  # drawing units from a transistor's drain to its source
 _GATE_OUT = 0.92  # from its channel to its gate's end
@@ -139,6 +140,13 @@ def edge_schematic(c: CellDesign) -> bytes:
     s.ground(s.fet("nmos", "snk2", f"{c.sink.w:g}/trim ×mk", (17.4, low), "left"))
     for y in (pair - _NMOS_GATE, low - _NMOS_GATE):
         s.wire((13.2 + _GATE_OUT, y), (17.4 - _GATE_OUT, y))
+    # the trickle: into y, and back to s
+    s.dot((13.2, 5.6))
+    s.net((13.3, 5.6), "y", "right")
+    for x, name, net in ((20.2, "trk1", "y"), (23.4, "trk2", "s")):
+        s.vdd((x, top))
+        s.wire(s.fet("pmos", name, _size(c.trickle), (x, top), "left", "vbp"), (x, 5.6))
+        s.net((x, 5.4), net, "right")
     title = "Edge cell: i(s → d) = I0·ReLU(θ1·(v(ip) − v(in))/V0 + θ2). W/L in µm, ×units in parallel"
     s.text((-5.6, 9.0), "p-wells: pair1 and fol in w1, pair2 in its source; all others in vss", "left")
     return s.svg(title, (-5.6, 9.6))
@@ -236,25 +244,67 @@ def periphery_schematics(c: CellDesign) -> dict[str, bytes]:
     return {"kc_write.svg": write, "kc_read.svg": r.svg("Read buffer: five transistors as a follower", (-1.0, 7.6))}
 
 
-def edge_symbol(cell: str, theta: tuple[float, float]) -> str:
-    """An xschem symbol of the edge cell: pins in the netlist's order, parameter ``cell`` the subcircuit; ``cell`` and
-    ``theta`` are what a new instance has."""
+def edge_symbol(cell: str, parameters: Mapping[str, float]) -> str:
+    """An xschem symbol of an edge cell: pins in the netlist's order, parameter ``cell`` the subcircuit; ``cell`` and
+    ``parameters`` are what a new instance has."""
     places: Sequence[tuple[int, int]] = (
         *((-80, -20), (80, -20), (-80, 10), (-80, 30)),
         *((0, -70), (0, 70), (80, 10), (80, 30), (80, 50)),
     )
     pins = [(name, way, x, y) for (name, way), (x, y) in zip(EDGE_PINS, places, strict=True)]
-    return render("mos/edge.sym.j2", pins=pins, cell=cell, theta=theta)
+    return render("mos/edge.sym.j2", pins=pins, cell=cell, parameters=parameters)
 
 
-def write_schematics(folder: Path, design: CellDesign, cell: str, theta: tuple[float, float]) -> None:
-    """Write pictures and symbol into ``folder``, which is made."""
+def tanh_schematic(c: CellDesign) -> bytes:
+    """SVG of the tanh edge cell: one of its two pairs, the mirrors and the sinks."""
+    s = _Sheet()
+    top, low = 8.0, 3.2
+    e_row, pair = 3.5, 5.6
+    for x, gate, pin, n, end in ((0.0, "left", "ip", "1", "d"), (4.2, "right", "in", "2", "s")):
+        side: Side = "left" if gate == "left" else "right"
+        away = -1 if gate == "left" else 1
+        s.vdd((x, top))
+        other: Side = "right" if gate == "left" else "left"
+        s.wire(s.fet("pmos", f"m{n}", "×mk", (x, top), side, diode=True), (x, pair))
+        s.wire(s.fet("nmos", f"p1{n}", f"{c.pair.l:g} long", (x, pair), side, pin), (x, low))
+        s.dot((x, e_row))
+        s.ground(s.fet("nmos", f"t1{n}", f"{c.tail.l:g} long", (x, low), side, "vbn"))
+        out = x + 5.0 * away
+        s.vdd((out, top))
+        s.wire((x + away * _GATE_OUT, top - _PMOS_GATE), (out - away * _GATE_OUT, top - _PMOS_GATE))
+        s.wire(s.fet("pmos", f"o{n}", "×mk", (out, top), other), (out, low))
+        s.dot((out, 4.6))
+        s.wire((out, 4.6), (out + 0.8 * away, 4.6))
+        s.net((out + 0.8 * away, 4.6), end, side)
+        s.ground(s.fet("nmos", f"snk{n}", "k units", (out, low), side, "vbn"))
+    s.resistor((0.0, e_row), (4.2, e_row), "deg1")
+    s.text(
+        (-6.8, 10.2), "second pair of a smaller slope (p21, p22, t21, t22, deg2) in parallel at a1, a2, ip, in", "left"
+    )
+    s.text(
+        (-6.8, 9.6),
+        "PMOS src1 from vdd into the node of t12, gate vbp: the offset. Each side of a pair in its own p-well",
+        "left",
+    )
+    title = "Tanh cell: i(s → d) = I0·k·tanh(a·(v(ip) − v(in))/V0 + c). Lengths in µm"
+    return s.svg(title, (-6.8, 10.8))
+
+
+def write_schematics(
+    folder: Path, design: CellDesign, examples: Mapping[CellKind, tuple[str, Sequence[float]]]
+) -> None:
+    """Write pictures and symbols into ``folder``, which is made; ``examples`` are a cell and its parameters of each
+    kind that there is."""
     folder.mkdir()
+    draw = {kind.prefix: tanh_schematic if kind is TANH_CELL else edge_schematic for kind in examples}
     pictures = {
-        "kc_edge.svg": edge_schematic(design),
+        **{f"{prefix}.svg": picture(design) for prefix, picture in draw.items()},
         f"{BIAS}.svg": bias_schematic(design),
         **periphery_schematics(design),
     }
     for name, picture in pictures.items():
         (folder / name).write_bytes(picture)
-    (folder / "kc_edge.sym").write_text(edge_symbol(cell, theta))
+    for kind, (cell, theta) in examples.items():
+        names = ("slope", "offset", "k") if kind is TANH_CELL else ("theta1", "theta2")
+        symbol = edge_symbol(cell, dict(zip(names, theta, strict=False)))
+        (folder / f"{kind.prefix}.sym").write_text(symbol)

@@ -28,7 +28,7 @@ class CellLimits:
 
     slope_per_unit: float = 1 / 6
     offset_per_unit: float = 0.65
-    full_scale_per_mirror: float = 1.0
+    full_scale_per_mirror: float = 2.0
     theta1_min: float = 0.1
     theta1_max: float = 2.0
     theta2_max: float = 2.0
@@ -64,8 +64,11 @@ class CellDesign(CellLimits):
     cascode: Geometry
     clamp: Geometry
     trickle: Geometry
+    """A few percent of I_u on the bias of ``source``: keeps the sink's gates near where they conduct."""
     gate_resistance: float
     """Of a one-unit pair, 2/gm [ohm]: a first guess, which calibration corrects."""
+    wide_gm_id: float
+    """gm/I_D [1/V] of the tanh cell's pair, :data:`WIDER` times as wide as ``pair`` for the same current."""
     well_capacitance: tuple[float, float] = (10e-15, 3e-15)
     """Of the p-well of one side of the pair to its surroundings, F: fixed, and a unit; an estimate, since the kits'
     models leave it out."""
@@ -74,6 +77,9 @@ class CellDesign(CellLimits):
     clamp_share: float = 3e-3
     """Current of the clamp at the turn-on point, over I_u: less leaks less and wakes up later."""
 
+
+#: The tanh cell's pair over the rectifying cell's, for the same current: towards weak inversion, where its law is tanh.
+WIDER = 6.0
 
 #: Lengths in µm: mirrors and tails long for their output conductance; the sink and its cascodes no longer than they
 #: must be, since their gates are charged at every turn-on.
@@ -114,6 +120,9 @@ def design_cell(pdk: Pdk, nmos: GmIdTable, pmos: GmIdTable) -> CellDesign:
     if problems:
         raise InvalidInputError(str(pdk.file), problems, "Ask for a gm/I_D between; 'kcnet characterize' tabulates it.")
     share = op.i0 / _CLAMP_CURRENT
+    pair = sizes["pair"]
+    lowest, highest = nmos.current_span(pair.l)
+    wide = min(max(op.i0 / (WIDER * pair.w), lowest), highest)
     return CellDesign(
         v_unit=op.v0,
         i_unit=op.i0,
@@ -122,6 +131,7 @@ def design_cell(pdk: Pdk, nmos: GmIdTable, pmos: GmIdTable) -> CellDesign:
         v_ref=round(0.36 * op.supply, 2),
         clamp=_fit(pdk, "pmos", _CLAMP.w * share, max(_CLAMP.l, pdk.devices.pmos.length.min)),
         trickle=_fit(pdk, "pmos", pdk.devices.pmos.width.min, min(_TRICKLE_LENGTH, pdk.devices.pmos.length.max)),
+        wide_gm_id=nmos.gm_id_at(wide, pair.l),
         gate_resistance=2 / (op.gm_id.pair * op.i0),
         offset_per_unit=min(
             CellLimits.offset_per_unit, _PROGRAMMED * (1 - pdk.devices.pmos.width.min / sizes["source"].w)

@@ -78,8 +78,13 @@ class GmIdTable:
 
     def reaches(self, current: float, length: float) -> bool:
         """Whether the table covers a ``current`` [A/µm of width] at ``length`` [µm]."""
+        lowest, highest = self.current_span(length)
+        return lowest <= current <= highest
+
+    def current_span(self, length: float) -> tuple[float, float]:
+        """The smallest and the largest current of the table at ``length`` [µm], A/µm of width."""
         density = self._row("current", length)
-        return bool(density.min() <= current <= density.max())
+        return float(density.min()), float(density.max())
 
     def current_at(self, gm_id: float, length: float) -> float:
         """Current [A/µm of width] at which gm/I_D [1/V] is ``gm_id``, at ``length`` [µm].

@@ -26,36 +26,47 @@ Ints = NDArray[np.int64]
 @dataclass(frozen=True, eq=False)
 class CellEdges:
     """A network's edges as cells: arrays [n]. The current leaves ``source`` and enters ``target``; ``edge`` is the
-    trained edge that a cell is (part) of. ``cell`` is its row in the distinct ``theta1``, ``theta2`` [cells], of which
-    θ1 is not negative: ``swapped`` cells sense their two ends the other way round. ``idle`` are trained edges that
-    conduct nowhere in the box and have no cell."""
+    trained edge that a cell is (part) of. ``cell`` is its row in the distinct ``theta1``, ``theta2`` [cells]; where
+    θ1 is negative, its two ends are sensed the other way round. ``idle`` are trained edges that conduct nowhere in the
+    box and have no cell. ``gain`` [cells] is k of a tanh cell, 1 of a rectifying one."""
 
     source: Ints
     target: Ints
     edge: Ints
     cell: Ints
-    swapped: NDArray[np.bool_]
     theta1: Floats
     theta2: Floats
     idle: Ints
+    gain: Floats
 
     def __len__(self) -> int:
         return int(self.edge.size)
+
+    @property
+    def swapped(self) -> NDArray[np.bool_]:
+        """Edges whose sensing pins are exchanged, [n]."""
+        return np.asarray(self.theta1[self.cell] < 0)
+
+    @property
+    def theta(self) -> Floats:
+        """The distinct cells' parameters (θ1, θ2, gain), [cells, 3]."""
+        return np.stack([self.theta1, self.theta2, self.gain], axis=1)
 
 
 _DIGITS = 6  # of θ: edges that differ less are one cell
 _SLACK = 1e-3  # of a limit: a network trained to the limit may lie beyond it by its rounding
 
 
-def cell_edges(edges: Edges) -> tuple[CellEdges, list[str]]:
-    """The cells that a phase's edges are, and why some of them cannot be any: reasons in words, all of them.
+def cell_edges(edges: Edges, other_cells: tuple[int, ...] = ()) -> tuple[CellEdges, list[str]]:
+    """The rectifying cells that a phase's edges are, and why some of them cannot be any: reasons in words, all of them.
 
     k·ReLU(θ·(v_s − v_d) + c) is one cell, drawn the other way round where k < 0; a conductance is two, back to back.
+    Edges of the laws ``other_cells`` (codes of φ) are passed over: other cells are made of them.
     """
     balanced = edges.b == -edges.a
     usable = balanced & np.isin(edges.phi, (RELU, IDENTITY))
     problems = []
-    for phi in np.unique(edges.phi[~np.isin(edges.phi, (RELU, IDENTITY))]):
+    for phi in np.unique(edges.phi[~np.isin(edges.phi, (RELU, IDENTITY, *other_cells))]):
         at = np.flatnonzero(edges.phi == phi)
         problems.append(f"{at.size} edges (first: {at[0]}) have the law {PHI_NAMES[phi]}; the rectifying cell is ReLU")
     other = np.flatnonzero(~balanced)
@@ -83,10 +94,10 @@ def cell_edges(edges: Edges) -> tuple[CellEdges, list[str]]:
         target[conducts].astype(np.int64),
         edge[conducts].astype(np.int64),
         cell.reshape(-1).astype(np.int64),
-        (theta1 < 0)[conducts],
         distinct[:, 0],
         distinct[:, 1],
         idle.astype(np.int64),
+        np.ones(len(distinct)),
     )
     return found, problems
 
@@ -138,7 +149,7 @@ class CellSizes:
 
 
 def first_sizes(design: CellDesign, theta1: Floats, theta2: Floats) -> CellSizes:
-    """Sizes of cells (θ1 ≥ 0) from the ideal law of the cell: where calibration starts."""
+    """Sizes of cells from the ideal law of the cell: where calibration starts. θ1's sign is left to the wiring."""
     hair = 1e-9  # θ1 = 1/2 is three units of 1/6, whatever the rounding
     theta1 = np.abs(theta1)
     need = np.maximum(theta1 / design.slope_per_unit, theta2 / design.offset_per_unit)

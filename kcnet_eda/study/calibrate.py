@@ -12,9 +12,8 @@ from kcnet_eda.errors import BadDataError
 from kcnet_eda.export.mos_bench import PIN_FREQUENCY, render_calibration
 from kcnet_eda.files import cache_dir, sha256_bytes, write_atomic
 from kcnet_eda.physical.calibration import TOLERANCE, Calibration, pack, unpack
-from kcnet_eda.physical.cell_design import BOX, CellDesign
-from kcnet_eda.physical.mos_cell import CellSizes, first_sizes, full_scale, snap_sizes
-from kcnet_eda.physical.relu_fit import box_points, fit_relu
+from kcnet_eda.physical.cell_kind import RELU_CELL, CellKind, Sizes
+from kcnet_eda.physical.relu_fit import box_points
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.rig import Rig
 from kcnet_eda.tools.pdk import run_beside
@@ -23,15 +22,16 @@ from kcnet_eda.tools.simulators import NGSPICE
 
 Floats = NDArray[np.float64]
 
-_VERSION = 3  # of what the loop and its fit do: results of another are not taken from the cache
-_AIM = 0.0015  # of full scale, what θ1 and θ2 are off at the box's edge: corrections stop here, at about the grid's step
+_VERSION = 4  # of what the loop and its fit do: results of another are not taken from the cache
+_AIM = (
+    0.0015  # of full scale, what θ1 and θ2 are off at the box's edge: corrections stop here, at about the grid's step
+)
 _PASSES = 9
 _POINTS, _CHECK_POINTS = (81, 3), (81, 9)
 _LARGEST_DECK = 128  # cells
 _TIMEOUT_S = 900.0
 _LARGEST_STEP = 0.5  # of θ, in one correction
 _SMALLEST_MOVE = 2e-4  # of θ: smaller moves say nothing about a slope
-_SINK_SPREAD = 1.5  # the sink's output may become this much longer or shorter than its input
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +46,13 @@ class _Measured:
 
 
 def calibrate(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress | None = None) -> Calibration:
-    """Size, measure and correct a cell for each (θ1 ≥ 0, θ2) of those that can be built
-    (:func:`kcnet_eda.physical.mos_cell.range_problems`).
+    """Size, measure and correct a rectifying cell for each (θ1, θ2) of those that can be built
+    (:func:`kcnet_eda.physical.mos_cell.range_problems`); as :func:`calibrate_kind`."""
+    return calibrate_kind(rig, RELU_CELL, np.stack([theta1, theta2, np.ones(len(theta1))], axis=1), progress)
+
+
+def calibrate_kind(rig: Rig, kind: CellKind, theta: Floats, progress: Progress | None = None) -> Calibration:
+    """Size, measure and correct a cell of a ``kind`` for each row of ``theta`` [cells, 3].
 
     A result is kept in the cache under the hash of all that determines it: kit, models, simulator, cell, θ.
 
@@ -57,27 +62,26 @@ def calibrate(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress | Non
         The simulator gave no result; the message names its log.
     """
     progress = progress or NoProgress()
-    path = cache_dir() / "mos" / f"calibration-{_key(rig, theta1, theta2)}.npz"
+    path = cache_dir() / "mos" / f"calibration-{_key(rig, kind, theta)}.npz"
     if path.is_file():
         return unpack(path.read_bytes())
-    done = _closed_loop(rig, np.asarray(theta1, float), np.asarray(theta2, float), progress)
+    done = _closed_loop(rig, kind, np.asarray(theta, float), progress)
     write_atomic(path, pack(done))
     return done
 
 
-def _key(rig: Rig, theta1: Floats, theta2: Floats) -> str:
-    sizes = snap_sizes(rig.pdk, first_sizes(rig.design, theta1[:1], theta2[:1]))[0]
-    deck = _deck(rig, sizes, theta1[:1], theta2[:1], _POINTS, capacitance=True)
-    settings = (_VERSION, TOLERANCE, _AIM, _PASSES, _POINTS, _CHECK_POINTS, _LARGEST_STEP, _SINK_SPREAD)
+def _key(rig: Rig, kind: CellKind, theta: Floats) -> str:
+    sizes = kind.first(rig.pdk, rig.design, theta[:1])[0]
+    deck = _deck(rig, sizes, theta[:1], _POINTS, capacitance=True)
+    settings = (_VERSION, kind.name, kind.settings, TOLERANCE, _AIM, _PASSES, _POINTS, _CHECK_POINTS, _LARGEST_STEP)
     words = [deck, rig.pdk.model_dump_json(exclude={"file"}), rig.models.sha256, NGSPICE.version(), repr(settings)]
-    return sha256_bytes("\n".join([*words, repr(rig.design)]).encode() + theta1.tobytes() + theta2.tobytes())[:24]
+    return sha256_bytes("\n".join([*words, repr(rig.design)]).encode() + theta.tobytes())[:24]
 
 
 def _deck(
     rig: Rig,
-    sizes: CellSizes,
-    theta1: Floats,
-    theta2: Floats,
+    sizes: Sizes,
+    theta: Floats,
     points: tuple[int, int],
     capacitance: bool,
 ) -> str:
@@ -86,7 +90,7 @@ def _deck(
         rig.design,
         rig.header(),
         sizes,
-        list(zip(theta1.tolist(), theta2.tolist(), strict=True)),
+        theta.tolist(),
         points=points,
         capacitance=capacitance,
         direct=rig.direct,
@@ -103,32 +107,31 @@ def measure(rig: Rig, known: Calibration) -> Calibration:
     ToolFailedError, NotConvergedError, RunTimeoutError
         The simulator gave no result; the message names its log.
     """
-    return _checked(rig, known.theta1, known.theta2, known.sizes, [[] for _ in known.reason], known.passes)
+    return _checked(rig, known.kind, known.theta, known.sizes, [[] for _ in known.reason], known.passes)
 
 
-def _closed_loop(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress) -> Calibration:
-    """Broyden's method on each cell by itself: what is asked of R and of the source's width against what is fitted."""
-    n, design = theta1.size, rig.design
-    sign = np.where(theta1 < 0, -1.0, 1.0)
-    wanted, span = np.stack([np.abs(theta1), theta2], axis=1), full_scale(theta1, theta2)
-    at_edge = np.array([2 * BOX, 1.0])  # what an error of θ1, of θ2 makes of the current where it is largest
-    allowed = np.minimum(_AIM * span[:, None] / at_edge, TOLERANCE / 2)
-    sizes, reasons = snap_sizes(rig.pdk, first_sizes(design, theta1, theta2))
-    asked = _asked(design, sizes)
-    slope = np.tile(np.eye(2), (n, 1, 1))
+def _closed_loop(rig: Rig, kind: CellKind, theta: Floats, progress: Progress) -> Calibration:
+    """Broyden's method on each cell by itself: what sizes are asked for by the cell's ideal law against what is
+    fitted."""
+    n, free, design = len(theta), kind.free, rig.design
+    sign = np.where(theta[:, :1] < 0, [-1.0, *[1.0] * (kind.free - 1)], 1.0)  # sizes are those of a positive slope
+    wanted = sign * theta[:, :free]
+    allowed = np.minimum(_AIM * kind.full_scale(theta)[:, None] / kind.at_edge(), TOLERANCE / 2)
+    sizes, reasons = kind.first(rig.pdk, design, theta)
+    asked = kind.asked(design, sizes)
+    slope = np.tile(np.eye(free), (n, 1, 1))
     best, best_error, best_reasons = sizes, np.full(n, np.inf), list(reasons)
-    last_asked, last_fit = np.full((n, 2), np.nan), np.full((n, 2), np.nan)
+    last_asked, last_fit = np.full((n, free), np.nan), np.full((n, free), np.nan)
     due = np.arange(n)
     x, _, weight = box_points(*_POINTS)
     passes = 0
     with progress.stage(f"calibration of {n} cells", n) as advance:
         while passes < _PASSES and due.size:
             passes += 1
-            found = _measure(rig, sizes.rows(due), theta1[due], theta2[due], _POINTS, capacitance=False)
+            found = _measure(rig, sizes.rows(due), theta[due], _POINTS, capacitance=False)
             mean = (found.source + found.sink) / 2
-            fit = np.stack(fit_relu(x, weight, mean, theta1[due], theta2[due]), axis=1)
-            fit[:, 0] *= sign[due]
-            ratio = _ratio(weight, found)
+            fit = sign[due] * kind.fit(x, weight, mean, theta[due])[:, :free]
+            ratio = kind.ratio(weight, found.source, found.sink, sizes.rows(due))
             error = (np.abs(fit - wanted[due]) / allowed[due]).max(axis=1)
             better = error < best_error[due]
             best = _put(best, due[better], sizes.rows(due[better]))
@@ -142,54 +145,27 @@ def _closed_loop(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress) -
             due, fit, ratio = due[left], fit[left], ratio[left]
             step = np.linalg.solve(slope[due], (wanted[due] - fit)[:, :, None])[:, :, 0]
             asked[due] += np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
-            corrected = _sizes_for(design, asked[due], sizes.rows(due), ratio)
-            snapped, said = snap_sizes(rig.pdk, corrected)
+            snapped, said = kind.corrected(rig.pdk, design, asked[due], sizes.rows(due), ratio)
             sizes = _put(sizes, due, snapped)
             for i, text in zip(due.tolist(), said, strict=True):
                 reasons[i] = text
-            asked[due] = _asked(design, snapped)
+            asked[due] = kind.asked(design, snapped)
         advance(int(due.size))
-    return _checked(rig, theta1, theta2, best, best_reasons, passes)
+    return _checked(rig, kind, theta, best, best_reasons, passes)
 
 
-def _put(sizes: CellSizes, rows: NDArray[np.int64], new: CellSizes) -> CellSizes:
+def _put(sizes: Sizes, rows: NDArray[np.int64], new: Sizes) -> Sizes:
     """``sizes`` with some rows replaced."""
     columns = []
-    for f in fields(CellSizes):
+    for f in fields(sizes):
         column = getattr(sizes, f.name).copy()
         column[rows] = getattr(new, f.name)
         columns.append(column)
-    return CellSizes(*columns)
-
-
-def _asked(design: CellDesign, sizes: CellSizes) -> Floats:
-    """The (θ1, θ2) [n, 2] that sizes stand for by the cell's ideal law."""
-    total = sizes.resistance + design.gate_resistance / sizes.k
-    return np.stack([design.v_unit / (design.i_unit * total), sizes.k - sizes.source_width / design.source.w], axis=1)
-
-
-def _sizes_for(design: CellDesign, asked: Floats, before: CellSizes, ratio: Floats) -> CellSizes:
-    constant = np.isinf(before.resistance)
-    theta1 = np.maximum(asked[:, 0], 1e-3 * design.theta1_min)
-    resistance = design.v_unit / (design.i_unit * theta1) - design.gate_resistance / before.k
-    low, high = design.sink.l / _SINK_SPREAD, design.sink.l * _SINK_SPREAD
-    return CellSizes(
-        before.k,
-        before.mk,
-        np.where(constant, np.inf, resistance),
-        design.source.w * (before.k - asked[:, 1]),
-        np.clip(before.sink_length * ratio, low, high),
-    )
-
-
-def _ratio(weight: Floats, found: _Measured) -> Floats:
-    """What leaves s over what enters d, least squares, [cells]; 1 where nothing flows."""
-    top, bottom = (found.source * found.sink * weight).sum(1), (found.sink**2 * weight).sum(1)
-    return np.asarray(np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), 1.0))
+    return type(sizes)(*columns)
 
 
 def _broyden(slope: Floats, moved: Floats, changed: Floats) -> Floats:
-    """The slopes [n, 2, 2] after a move [n, 2] changed the fit [n, 2]; the same where there was no move to speak of."""
+    """The slopes [n, p, p] after a move [n, p] changed the fit [n, p]; the same where there was no move to speak of."""
     size = (moved**2).sum(axis=1)
     told = np.isfinite(changed).all(axis=1) & (size > _SMALLEST_MOVE**2)
     moved, changed = np.where(told[:, None], moved, 0.0), np.where(told[:, None], changed, 0.0)
@@ -200,59 +176,57 @@ def _broyden(slope: Floats, moved: Floats, changed: Floats) -> Floats:
 
 
 def _checked(
-    rig: Rig, theta1: Floats, theta2: Floats, sizes: CellSizes, reasons: list[list[str]], passes: int
+    rig: Rig, kind: CellKind, theta: Floats, sizes: Sizes, reasons: list[list[str]], passes: int
 ) -> Calibration:
     """Measure what was arrived at, on a finer grid."""
     x, _, weight = box_points(*_CHECK_POINTS)
-    found = _measure(rig, sizes, theta1, theta2, _CHECK_POINTS, capacitance=True)
-    fitted1, fitted2 = fit_relu(x, weight, (found.source + found.sink) / 2, theta1, theta2)
-    ideal = np.maximum(theta1[:, None] * x + theta2[:, None], 0)
+    found = _measure(rig, sizes, theta, _CHECK_POINTS, capacitance=True)
+    fitted = kind.fit(x, weight, (found.source + found.sink) / 2, theta)
+    ideal = kind.law(theta, x)
     errors = np.abs(np.stack([found.source - ideal, found.sink - ideal]))
-    off = (x == np.where(theta1 < 0, x.max(), x.min())[:, None]) & np.ones((theta1.size, 1), dtype=bool)
+    off = x == np.where(theta[:, :1] < 0, x.max(), x.min())
     currents = np.maximum(np.abs(found.source), np.abs(found.sink))
     leakage = np.where(off, currents, 0).max(axis=1) * rig.design.i_unit
-    miss = np.maximum(np.abs(fitted1 - theta1), np.abs(fitted2 - theta2))
+    miss = np.abs(fitted - theta).max(axis=1)
     said = []
     for i, text in enumerate(reasons):
         if miss[i] <= TOLERANCE:
             said.append("")
         else:
             why = "; ".join(text) or "the loop did not settle"
-            said.append(f"θ fitted as ({fitted1[i]:.4f}, {fitted2[i]:.4f}), off by {miss[i]:.4f}: {why}")
-    share = (sizes.k + 0.0) / sizes.k.sum()
+            values = ", ".join(f"{value:.4f}" for value in fitted[i, : kind.free])
+            said.append(f"θ fitted as ({values}), off by {miss[i]:.4f}: {why}")
+    units = kind.units(sizes)
     return Calibration(
-        theta1,
-        theta2,
+        kind,
+        theta,
         sizes,
-        fitted1,
-        fitted2,
+        fitted,
         errors.max(axis=(0, 2)),
         np.sqrt((errors**2 * weight).sum(axis=2)).max(axis=0),
-        np.where(theta2 < 4 * np.abs(theta1), leakage, np.nan),
-        np.abs(found.source - found.sink).max(axis=1) / full_scale(theta1, theta2),
-        _pin(found.source_pin, theta1, theta2, sizes),
-        _pin(found.target_pin, theta1, theta2, sizes),
-        share * float((found.supply * weight).sum()),
+        np.where(kind.is_off(theta) & (kind is RELU_CELL), leakage, np.nan),
+        np.abs(found.source - found.sink).max(axis=1) / kind.full_scale(theta),
+        _pin(found.source_pin, theta, units, kind),
+        _pin(found.target_pin, theta, units, kind),
+        units / units.sum() * float((found.supply * weight).sum()),
         tuple(said),
         passes,
     )
 
 
-def _pin(measured: Floats, theta1: Floats, theta2: Floats, sizes: CellSizes) -> Floats:
+def _pin(measured: Floats, theta: Floats, units: Floats, kind: CellKind) -> Floats:
     """Capacitance of a pin, F [cells]. That of a cell which is still on where it was measured holds its transfer's lag
     too; it gets the median of the others, a unit, times its units (nothing is subtracted where there are no others)."""
-    clean = (theta2 < 2 * BOX * np.abs(theta1)) | (theta1 == 0)
-    a_unit = float(np.median((measured / sizes.k)[clean])) if clean.any() else 0.0
-    return np.asarray(np.where(clean, measured, a_unit * sizes.k))
+    clean = kind.is_off(theta) | (theta[:, 0] == 0)
+    a_unit = float(np.median((measured / units)[clean])) if clean.any() else 0.0
+    return np.asarray(np.where(clean, measured, a_unit * units))
 
 
-def _measure(
-    rig: Rig, sizes: CellSizes, theta1: Floats, theta2: Floats, points: tuple[int, int], *, capacitance: bool
-) -> _Measured:
+def _measure(rig: Rig, sizes: Sizes, theta: Floats, points: tuple[int, int], *, capacitance: bool) -> _Measured:
     parts = []
     for start in range(0, len(sizes), _LARGEST_DECK):
         rows = np.arange(start, min(start + _LARGEST_DECK, len(sizes)))
-        parts.append(_sweep(rig, sizes.rows(rows), theta1[rows], theta2[rows], points, capacitance))
+        parts.append(_sweep(rig, sizes.rows(rows), theta[rows], points, capacitance))
     return _Measured(
         np.concatenate([p.source for p in parts]),
         np.concatenate([p.sink for p in parts]),
@@ -262,9 +236,7 @@ def _measure(
     )
 
 
-def _sweep(
-    rig: Rig, sizes: CellSizes, theta1: Floats, theta2: Floats, points: tuple[int, int], capacitance: bool
-) -> _Measured:
+def _sweep(rig: Rig, sizes: Sizes, theta: Floats, points: tuple[int, int], capacitance: bool) -> _Measured:
     n = len(sizes)
     pins = [f"i(v{pin}{i})" for pin in "sd" for i in range(n)]
     x, _, _ = box_points(*points)
@@ -279,9 +251,9 @@ def _sweep(
             for at, pin in enumerate("sd"):
                 current = read_ac(folder / f"pin_{pin}.raw", pins[at * n : (at + 1) * n])
                 other = read_ac(folder / f"pin_{pin}_high.raw", pins[at * n : (at + 1) * n])
-                current = np.where(theta1 < 0, other, current)
+                current = np.where(theta[:, 0] < 0, other, current)
                 pin_c[at] = current.imag / (2 * np.pi * PIN_FREQUENCY)
         return _Measured(values[:, :n].T / i_unit, -values[:, n : 2 * n].T / i_unit, -values[:, -1], pin_c[0], pin_c[1])
 
-    deck = _deck(rig, sizes, theta1, theta2, points, capacitance)
+    deck = _deck(rig, sizes, theta, points, capacitance)
     return run_beside(rig.models, deck, "cells", _TIMEOUT_S, read)

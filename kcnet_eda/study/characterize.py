@@ -20,7 +20,7 @@ from kcnet_eda.files import cache_dir, sha256_bytes, sha256_file, write_atomic
 from kcnet_eda.physical.calibration import TOLERANCE, Calibration, pack
 from kcnet_eda.physical.cell_design import BOX
 from kcnet_eda.physical.gmid import THRESHOLD_A, GmIdTable
-from kcnet_eda.physical.mos_cell import full_scale
+from kcnet_eda.physical.mos_cell import CellSizes, full_scale
 from kcnet_eda.physical.pdk import DeviceKind, load_pdk
 from kcnet_eda.physical.size_classes import class_names, size_classes
 from kcnet_eda.progress import NoProgress, Progress
@@ -197,7 +197,8 @@ def gmid_table(record: dict[str, Any], corner: str, kind: DeviceKind) -> GmIdTab
 
 
 def _cell_rows(rig: Rig, cells: Calibration, lag: Floats) -> list[dict[str, Any]]:
-    names = class_names(rig.design)
+    names, sizes = class_names(rig.design), cells.sizes
+    assert isinstance(sizes, CellSizes)  # size classes are of rectifying cells
     share, rms = cells.share_of_full_scale(cells.max_error), cells.share_of_full_scale(cells.rms_error)
     columns = {
         "theta1": cells.theta1,
@@ -211,9 +212,9 @@ def _cell_rows(rig: Rig, cells: Calibration, lag: Floats) -> list[dict[str, Any]
         "source_pin": cells.source_pin,
         "target_pin": cells.target_pin,
         "supply_current": cells.supply_current,
-        "resistance": cells.sizes.resistance,
-        "source_width": cells.sizes.source_width,
-        "sink_length": cells.sizes.sink_length,
+        "resistance": sizes.resistance,
+        "source_width": sizes.source_width,
+        "sink_length": sizes.sink_length,
     }
     return [
         {"class": name}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,19 +13,23 @@ from kcnet_eda.dynamics.contract import require_error
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.export.bundle import DEFAULT_ERROR, Bundle, Examples, solve_examples, write_bundle
 from kcnet_eda.export.circuit import build_circuit, require_exportable
+from kcnet_eda.export.mos_cells import BIAS
 from kcnet_eda.export.mos_netlist import STARTS, MosCircuit
 from kcnet_eda.export.testbench import ORDERS, SolverSettings
 from kcnet_eda.network.graph import Network, labels
+from kcnet_eda.network.laws import TANH
 from kcnet_eda.network.published_form import is_generative
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.physical.audit import voltage_ranges
-from kcnet_eda.physical.calibration import ExampleRun, example_cell
+from kcnet_eda.physical.calibration import CellGroup, ExampleRun, example_cell
 from kcnet_eda.physical.cell_design import BOX, CellLimits
+from kcnet_eda.physical.cell_kind import RELU_CELL, TANH_CELL, CellKind
 from kcnet_eda.physical.mos_cell import CellEdges, cell_edges, range_problems
 from kcnet_eda.physical.pdk import Pdk, load_pdk
 from kcnet_eda.physical.scaling import Scaling, resolve
+from kcnet_eda.physical.tanh_cell import TanhLimits, tanh_edges
 from kcnet_eda.progress import NoProgress, Progress
-from kcnet_eda.study.calibrate import calibrate
+from kcnet_eda.study.calibrate import calibrate_kind
 from kcnet_eda.study.mos_run import run_in_transistors
 from kcnet_eda.study.operating_point import operating_points
 from kcnet_eda.study.rig import Bench, Rig
@@ -77,19 +82,22 @@ def export_mos(
     examples = solve_examples(net)
     circuit = build_circuit(net, scaling, (), None, "mos")
     rig = size_cells(Bench(kit, prepare(kit, models)))
-    found = calibrate(rig, edges.theta1, edges.theta2, progress)
-    mos = MosCircuit(circuit, kit, rig.design, edges, found, rig.direct, _warnings(net, examples.x0), start)
-    failed = found.out_of_reach
+    groups = calibrated(rig, edges, progress)
+    mos = MosCircuit(circuit, kit, rig.design, groups, rig.direct, _warnings(net, examples.x0), start)
     problems = [
-        f"{mos.cell_names[i]} (θ1 = {found.theta1[i]:g}, θ2 = {found.theta2[i]:g}): {found.reason[i]}" for i in failed
+        f"{group.names[i]} (θ1 = {group.found.theta1[i]:g}, θ2 = {group.found.theta2[i]:g}): {group.found.reason[i]}"
+        for group in groups
+        for i in group.found.out_of_reach
     ]
     problems += mos.capacitance_problems()
     if problems:
         raise InvalidInputError(
             f"network {net.name!r} in {kit.name}", problems, "Train within the cell's range, or raise --c or --t-unit."
         )
-    shown = example_cell(found)
-    mos = replace(mos, operating=tuple(operating_points(rig, found, shown, mos.cell_names[shown], BOX)))
+    shown = [(group, example_cell(group.found)) for group in groups]
+    points = [operating_points(rig, group.found, at, group.names[at], BOX) for group, at in shown]
+    shown_once = [p for i, found in enumerate(points) for p in found if not i or p.cell != BIAS]
+    mos = replace(mos, operating=tuple(shown_once))
     settings = mos_settings(net, error)
     with (progress or NoProgress()).stage("the first example in transistors", 1) as advance:
         mos = replace(mos, example=_try_example(rig, mos, settings, net, examples))
@@ -109,19 +117,36 @@ def mos_settings(net: Network, error: float) -> SolverSettings:
     return SolverSettings(error, max(1, round(_STEPS_A_UNIT * net.duration)), ORDERS["ngspice"], adaptive=True)
 
 
-def buildable(net: Network, kit: Pdk) -> CellEdges:
-    """The network's edges as cells; :class:`InvalidInputError` lists every edge that cannot be one, with the reason."""
-    limits = CellLimits()
-    edges, problems = cell_edges(net.phases[0].edges)
-    names = [f"edge {edges.edge[np.flatnonzero(edges.cell == i)[0]]}" for i in range(edges.theta1.size)]
-    problems += range_problems(limits, edges.theta1, edges.theta2, names)
-    if not len(edges) and not problems:
+def buildable(net: Network, kit: Pdk) -> dict[CellKind, CellEdges]:
+    """The network's edges as cells of each kind; :class:`InvalidInputError` lists every edge that cannot be one, with
+    the reason."""
+    limits, tanh_limits = CellLimits(), TanhLimits()
+    law = net.phases[0].edges
+    edges, problems = cell_edges(law, (TANH,))
+    curved = tanh_edges(law)
+    problems += range_problems(limits, edges.theta1, edges.theta2, _first_edges(edges))
+    problems += tanh_limits.problems(curved.theta1, curved.theta2, curved.gain, _first_edges(curved))
+    if not len(edges) + len(curved) and not problems:
         problems.append("no edge conducts anywhere in the box")
     if problems:
-        raise InvalidInputError(
-            f"network {net.name!r} in {kit.name}", problems, f"The cell can do {limits.range_text()}."
-        )
-    return edges
+        can = [cell.range_text() for cell, used in ((limits, len(edges)), (tanh_limits, len(curved))) if used]
+        remedy = f"The cells can do {'; '.join(can or [limits.range_text(), tanh_limits.range_text()])}."
+        raise InvalidInputError(f"network {net.name!r} in {kit.name}", problems, remedy)
+    idle = np.union1d(edges.idle, curved.idle)  # said once, of the first kind that has cells
+    found = {kind: e for kind, e in ((RELU_CELL, edges), (TANH_CELL, curved)) if len(e)}
+    return {kind: replace(e, idle=idle if not i else idle[:0]) for i, (kind, e) in enumerate(found.items())}
+
+
+def _first_edges(edges: CellEdges) -> list[str]:
+    """For each distinct cell, the first edge that is one."""
+    return [f"edge {edges.edge[np.flatnonzero(edges.cell == i)[0]]}" for i in range(edges.theta1.size)]
+
+
+def calibrated(
+    rig: Rig, edges: Mapping[CellKind, CellEdges], progress: Progress | None = None
+) -> tuple[CellGroup, ...]:
+    """Each kind's cells, calibrated; errors are those of :func:`kcnet_eda.study.calibrate.calibrate_kind`."""
+    return tuple(CellGroup(e, calibrate_kind(rig, kind, e.theta, progress)) for kind, e in edges.items())
 
 
 def _scaling(kit: Pdk, c: str | float | None, t_unit: str | float | None) -> Scaling:
