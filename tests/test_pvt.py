@@ -64,7 +64,7 @@ def test_dies_are_those_of_the_plain_solver_and_the_same_in_any_number_of_thread
     network = load_network(network_path("digits_mos"))
     (phase,) = network.phases
     cells = cell_edges(phase.edges)[0]
-    theta1 = np.where(cells.swapped, -1, 1) * cells.theta1[cells.cell]
+    theta1 = cells.theta1[cells.cell]
     theta2 = cells.theta2[cells.cell]
     rng = np.random.default_rng(3)
     x = rng.uniform(0, 1, (5, network.inputs.size))

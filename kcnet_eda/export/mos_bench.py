@@ -32,6 +32,7 @@ def render_calibration(
     return render(
         "mos/calibrate.j2",
         **bench(pdk, design, header, sizes, theta, len(sizes), direct=direct, supply=supply),
+        theta=theta,
         box=BOX,
         n_x=points[0],
         n_u=points[1],

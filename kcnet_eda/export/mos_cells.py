@@ -102,15 +102,22 @@ def series(pdk: Pdk, resistance: float, a: str, b: str) -> list[tuple[str, str, 
     return [(p, q, length) for p, q in pairwise(nodes)]
 
 
-def source_fingers(pdk: Pdk, width: float, k: int) -> list[tuple[float, int]]:
-    """A total ``width`` [µm] as ``k`` fingers: widths and how many. The last takes up the rounding of the others, so
-    that the total is on the grid, not each k-th part of it."""
-    span = pdk.devices.pmos.width
+def source_fingers(pdk: Pdk, width: float, length: float, k: int) -> list[tuple[float, float, int]]:
+    """The PMOS source as ``k`` fingers, sizes in µm: widths, lengths and how many, together worth a total ``width`` of
+    ``length``. The last finger takes up the others' rounding, and its own by its length: the current goes as W/L, and a
+    step of the width's grid would be 0.5 % of a unit, of the length's an eighth of that."""
+    span, along = pdk.devices.pmos.width, pdk.devices.pmos.length
     w = min(max(span.snap(width / k), span.min), span.max)
-    last = span.snap(width - (k - 1) * w)
-    if k == 1 or last == w or span.complaint(last):
-        return [(w, k)]
-    return [(w, k - 1), (last, 1)]
+    rest = width - (k - 1) * w
+    last = span.snap(rest)
+    if last < rest:
+        last = span.snap(last + span.grid)
+    if span.complaint(last):
+        return [(w, length, k)]
+    trimmed = min(along.snap(length * last / rest), along.max)
+    if last == w and trimmed == length:
+        return [(w, length, k)]
+    return [(w, length, k - 1), (last, trimmed, 1)] if k > 1 else [(last, trimmed, 1)]
 
 
 def edge_cells(
@@ -136,7 +143,7 @@ def edge_cell(placer: Placer, design: CellDesign, sizes: Sizes, at: int, theta: 
     return render(
         "mos/edge_relu.j2",
         name=placer.cell,
-        theta1=theta[0],
+        theta1=abs(theta[0]),
         theta2=theta[1],
         c=design,
         i_unit=design.i_unit,
@@ -146,7 +153,7 @@ def edge_cell(placer: Placer, design: CellDesign, sizes: Sizes, at: int, theta: 
         well_capacitance=design.well_capacitance[0] + k * design.well_capacitance[1],
         lead_capacitance=design.lead / resistance,
         resistors=series(pdk, resistance, "e1", "e2") if resistance < float("inf") else [],
-        source_fingers=source_fingers(pdk, float(sizes.source_width[at]), k),
+        source_fingers=source_fingers(pdk, float(sizes.source_width[at]), design.source.l, k),
         sink_length=float(sizes.sink_length[at]),
         nmos=placer.nmos,
         pmos=placer.pmos,
@@ -159,7 +166,7 @@ def _tanh_cell(placer: Placer, design: CellDesign, sizes: TanhSizes, at: int, th
     return render(
         "mos/edge_tanh.j2",
         name=placer.cell,
-        slope=theta[0],
+        slope=abs(theta[0]),
         offset=theta[1],
         gain=theta[2],
         c=design,

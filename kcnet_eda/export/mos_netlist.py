@@ -232,14 +232,13 @@ class MosCircuit:
         for group in self.groups:
             e, c = group.edges, group.found
             share, rms = c.share_of_full_scale(c.max_error), c.share_of_full_scale(c.rms_error)
-            for edge, cell, swapped in zip(e.edge.tolist(), e.cell.tolist(), e.swapped.tolist(), strict=True):
-                sign = -1.0 if swapped else 1.0
+            for edge, cell in zip(e.edge.tolist(), e.cell.tolist(), strict=True):
                 name, s, d, _, _, kind = self.instances[len(rows)]
                 rows.append(
                     [
                         *(edge, name, kind, s, d),
-                        *(f"{v:.6g}" for v in (sign * c.theta1[cell], c.theta2[cell])),
-                        *(f"{v:.6g}" for v in (sign * c.fitted1[cell], c.fitted2[cell])),
+                        *(f"{v:.6g}" for v in (c.theta1[cell], c.theta2[cell])),
+                        *(f"{v:.6g}" for v in (c.fitted1[cell], c.fitted2[cell])),
                         *(f"{100 * v:.3f}" for v in (share[cell], rms[cell])),
                         *_sizes_of(c, cell),
                         *(c.kind.name, f"{c.theta[cell, 2]:.6g}", f"{c.fitted[cell, 2]:.6g}"),

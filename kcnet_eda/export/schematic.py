@@ -140,6 +140,13 @@ def edge_schematic(c: CellDesign) -> bytes:
     s.ground(s.fet("nmos", "snk2", f"{c.sink.w:g}/trim ×mk", (17.4, low), "left"))
     for y in (pair - _NMOS_GATE, low - _NMOS_GATE):
         s.wire((13.2 + _GATE_OUT, y), (17.4 - _GATE_OUT, y))
+    # the trickle: into y, and back to s
+    s.dot((13.2, 5.6))
+    s.net((13.3, 5.6), "y", "right")
+    for x, name, net in ((20.2, "trk1", "y"), (23.4, "trk2", "s")):
+        s.vdd((x, top))
+        s.wire(s.fet("pmos", name, _size(c.trickle), (x, top), "left", "vbp"), (x, 5.6))
+        s.net((x, 5.4), net, "right")
     title = "Edge cell: i(s → d) = I0·ReLU(θ1·(v(ip) − v(in))/V0 + θ2). W/L in µm, ×units in parallel"
     s.text((-5.6, 9.0), "p-wells: pair1 and fol in w1, pair2 in its source; all others in vss", "left")
     return s.svg(title, (-5.6, 9.6))

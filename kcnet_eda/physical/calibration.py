@@ -130,7 +130,7 @@ class ExampleRun:
 
 def example_cell(found: Calibration) -> int:
     """The cell that documents show: the one whose argument is largest at half the largest x."""
-    return int(np.argmax(np.where(found.theta1 > 0, BOX * found.theta1 + found.theta2, -np.inf)))
+    return int(np.argmax(np.where(found.theta1 != 0, BOX * np.abs(found.theta1) + found.theta2, -np.inf)))
 
 
 def pack(found: Calibration) -> bytes:

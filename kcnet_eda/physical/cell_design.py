@@ -28,7 +28,7 @@ class CellLimits:
 
     slope_per_unit: float = 1 / 6
     offset_per_unit: float = 0.65
-    full_scale_per_mirror: float = 1.0
+    full_scale_per_mirror: float = 2.0
     theta1_min: float = 0.1
     theta1_max: float = 2.0
     theta2_max: float = 2.0
@@ -63,6 +63,8 @@ class CellDesign(CellLimits):
     sink: Geometry
     cascode: Geometry
     clamp: Geometry
+    trickle: Geometry
+    """A few percent of I_u on the bias of ``source``: keeps the sink's gates near where they conduct."""
     gate_resistance: float
     """Of a one-unit pair, 2/gm [ohm]: a first guess, which calibration corrects."""
     wide_gm_id: float
@@ -91,6 +93,7 @@ _LENGTHS: tuple[tuple[str, DeviceKind, float], ...] = (
 )
 _CLAMP = Geometry(0.75, 0.4)  # for 2 µA; at a few nA it is in weak inversion, whatever its size
 _CLAMP_CURRENT = 2e-6
+_TRICKLE_LENGTH = 10.0
 _PROGRAMMED = 0.95  # of what a source unit can lose in width before it is the narrowest that the process draws
 
 
@@ -127,6 +130,7 @@ def design_cell(pdk: Pdk, nmos: GmIdTable, pmos: GmIdTable) -> CellDesign:
         supply=op.supply,
         v_ref=round(0.36 * op.supply, 2),
         clamp=_fit(pdk, "pmos", _CLAMP.w * share, max(_CLAMP.l, pdk.devices.pmos.length.min)),
+        trickle=_fit(pdk, "pmos", pdk.devices.pmos.width.min, min(_TRICKLE_LENGTH, pdk.devices.pmos.length.max)),
         wide_gm_id=nmos.gm_id_at(wide, pair.l),
         gate_resistance=2 / (op.gm_id.pair * op.i0),
         offset_per_unit=min(

@@ -1,7 +1,8 @@
 """Kinds of edge cells: what calibration and a bundle must know of each, its law and how sizes follow from it.
 
 A cell's parameters are a row of ``theta`` [cells, 3]: (θ1, θ2, 1) of a rectifying cell, (a, c, k) of a tanh cell, both
-i = gain·φ(slope·x + offset). ``free`` of them, the first, are fitted and corrected.
+i = gain·φ(slope·x + offset). ``free`` of them, the first, are fitted and corrected. A cell of negative slope is drawn
+as one of positive slope and wired with its sensing pins exchanged.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class CellKind(Protocol):
         """What an error of each parameter makes of the current where that is largest, [free]."""
 
     def first(self, pdk: Pdk, design: CellDesign, theta: Floats) -> Snapped:
-        """Sizes from the ideal law, where calibration starts, and why some cannot be drawn as asked."""
+        """Sizes from the ideal law of the slope's magnitude, where calibration starts, and why some cannot be drawn."""
 
     def asked(self, design: CellDesign, sizes: Sizes) -> Floats:
         """The parameters [cells, free] that sizes stand for by the cell's ideal law."""
@@ -59,7 +60,7 @@ class CellKind(Protocol):
         """By how much the two ends' currents differ, [cells]: 1 is not at all."""
 
     def is_off(self, theta: Floats) -> NDArray[np.bool_]:
-        """Cells whose current no longer moves at x = −2·BOX: off, or at −k to about a percent."""
+        """Cells whose current no longer moves at the end of the box where it is least: off, or at −k to a percent."""
 
     def units(self, sizes: Sizes) -> Floats:
         """A measure of each cell's size: of its share of the supply current, and of its pins' capacitance."""
@@ -114,7 +115,7 @@ class ReluKind:
         return np.asarray(np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), 1.0))
 
     def is_off(self, theta: Floats) -> NDArray[np.bool_]:
-        return np.asarray(theta[:, 1] < 2 * BOX * theta[:, 0])
+        return np.asarray(theta[:, 1] < 2 * BOX * np.abs(theta[:, 0]))
 
     def units(self, sizes: Sizes) -> Floats:
         assert isinstance(sizes, CellSizes)
@@ -140,7 +141,7 @@ class TanhKind:
         return np.ones(3)  # |dy/da| is at most 0.66/a, and a small one is told apart from k only loosely
 
     def first(self, pdk: Pdk, design: CellDesign, theta: Floats) -> Snapped:
-        return within_reach(design, TanhSizes(theta[:, 0], theta[:, 1], theta[:, 2], np.ones(len(theta))))
+        return within_reach(design, TanhSizes(np.abs(theta[:, 0]), theta[:, 1], theta[:, 2], np.ones(len(theta))))
 
     def asked(self, design: CellDesign, sizes: Sizes) -> Floats:
         assert isinstance(sizes, TanhSizes)
@@ -156,7 +157,7 @@ class TanhKind:
         return np.asarray(1 + ((into_d - out_of_s) * weight).sum(1) / (2 * sizes.gain))
 
     def is_off(self, theta: Floats) -> NDArray[np.bool_]:
-        return np.asarray(2 * BOX * theta[:, 0] - theta[:, 1] > 2.5)
+        return np.asarray(2 * BOX * np.abs(theta[:, 0]) - theta[:, 1] > 2.5)
 
     def units(self, sizes: Sizes) -> Floats:
         assert isinstance(sizes, TanhSizes)

@@ -26,15 +26,14 @@ Ints = NDArray[np.int64]
 @dataclass(frozen=True, eq=False)
 class CellEdges:
     """A network's edges as cells: arrays [n]. The current leaves ``source`` and enters ``target``; ``edge`` is the
-    trained edge that a cell is (part) of. ``cell`` is its row in the distinct ``theta1``, ``theta2`` [cells], of which
-    θ1 is not negative: ``swapped`` cells sense their two ends the other way round. ``idle`` are trained edges that
-    conduct nowhere in the box and have no cell. ``gain`` [cells] is k of a tanh cell, 1 of a rectifying one."""
+    trained edge that a cell is (part) of. ``cell`` is its row in the distinct ``theta1``, ``theta2`` [cells]; where
+    θ1 is negative, its two ends are sensed the other way round. ``idle`` are trained edges that conduct nowhere in the
+    box and have no cell. ``gain`` [cells] is k of a tanh cell, 1 of a rectifying one."""
 
     source: Ints
     target: Ints
     edge: Ints
     cell: Ints
-    swapped: NDArray[np.bool_]
     theta1: Floats
     theta2: Floats
     idle: Ints
@@ -42,6 +41,11 @@ class CellEdges:
 
     def __len__(self) -> int:
         return int(self.edge.size)
+
+    @property
+    def swapped(self) -> NDArray[np.bool_]:
+        """Edges whose sensing pins are exchanged, [n]."""
+        return np.asarray(self.theta1[self.cell] < 0)
 
     @property
     def theta(self) -> Floats:
@@ -83,14 +87,13 @@ def cell_edges(edges: Edges, other_cells: tuple[int, ...] = ()) -> tuple[CellEdg
     target = np.where(turned, edges.source[edge], edges.target[edge])
     conducts = (2 * BOX * np.abs(theta1) + theta2 > 0) & (source != target)
     idle = np.setdiff1d(row, edge[conducts])
-    pairs = np.round(np.stack([np.abs(theta1), theta2], axis=1)[conducts], _DIGITS)
+    pairs = np.round(np.stack([theta1, theta2], axis=1)[conducts], _DIGITS)
     distinct, cell = np.unique(pairs, axis=0, return_inverse=True)
     found = CellEdges(
         source[conducts].astype(np.int64),
         target[conducts].astype(np.int64),
         edge[conducts].astype(np.int64),
         cell.reshape(-1).astype(np.int64),
-        (theta1 < 0)[conducts],
         distinct[:, 0],
         distinct[:, 1],
         idle.astype(np.int64),
@@ -146,8 +149,9 @@ class CellSizes:
 
 
 def first_sizes(design: CellDesign, theta1: Floats, theta2: Floats) -> CellSizes:
-    """Sizes of cells (θ1 ≥ 0) from the ideal law of the cell: where calibration starts."""
+    """Sizes of cells from the ideal law of the cell: where calibration starts. θ1's sign is left to the wiring."""
     hair = 1e-9  # θ1 = 1/2 is three units of 1/6, whatever the rounding
+    theta1 = np.abs(theta1)
     need = np.maximum(theta1 / design.slope_per_unit, theta2 / design.offset_per_unit)
     k = np.maximum(1, np.ceil(need - hair)).astype(np.int64)
     mk = np.maximum(1, np.ceil(full_scale(theta1, theta2) / design.full_scale_per_mirror - hair)).astype(np.int64)
@@ -165,7 +169,7 @@ def first_sizes(design: CellDesign, theta1: Floats, theta2: Floats) -> CellSizes
 def snap_sizes(pdk: Pdk, sizes: CellSizes) -> tuple[CellSizes, list[list[str]]]:
     """The sizes that can be drawn, and for each cell why the ones asked for cannot (empty where they can)."""
     p, n, r = pdk.devices.pmos, pdk.devices.nmos, pdk.resistor
-    source = np.round(np.round(sizes.source_width / p.width.grid) * p.width.grid, 9)
+    source = sizes.source_width  # drawn to a fraction of the grid: the last finger's length takes it up
     length = np.round(np.round(sizes.sink_length / n.length.grid) * n.length.grid, 9)
     low, high = sizes.k * p.width.min, sizes.k * p.width.max
     shortest = r.resistance(r.length.min)

@@ -30,7 +30,7 @@ def fit_relu(x: Floats, weight: Floats, current: Floats, theta1: Floats, theta2:
 
     θ1 stays 0 where the guess is 0: a constant current has no corner to find.
     """
-    away = theta1 * np.diff(np.unique(x)).min() / 2
+    away = np.abs(theta1) * np.diff(np.unique(x)).min() / 2
     found = [_gauss_newton(x, weight, current, theta1, theta2 + shift) for shift in (0.0, away, -away)]
     rest = [(((current - np.maximum(t1[:, None] * x + t2[:, None], 0)) ** 2) * weight).sum(1) for t1, t2 in found]
     best = np.argmin(rest, axis=0)
@@ -40,7 +40,7 @@ def fit_relu(x: Floats, weight: Floats, current: Floats, theta1: Floats, theta2:
 
 def _gauss_newton(x: Floats, weight: Floats, current: Floats, theta1: Floats, theta2: Floats) -> tuple[Floats, Floats]:
     t1, t2 = theta1.copy(), theta2.copy()
-    sloped = theta1 > 0
+    sloped = theta1 != 0
     for _ in range(_ROUNDS):
         z = t1[:, None] * x + t2[:, None]
         on = (z > 0) * weight

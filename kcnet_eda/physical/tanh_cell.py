@@ -58,7 +58,7 @@ class TanhLimits:
 
     def problems(self, slope: Floats, offset: Floats, gain: Floats, names: Sequence[str]) -> list[str]:
         """Which of the cells ``names`` (a, c, k as in :func:`tanh_edges`) cannot be built, each with the reason."""
-        least, most = 1 - _SLACK, 1 + _SLACK
+        slope, least, most = np.abs(slope), 1 - _SLACK, 1 + _SLACK
         checks = (
             (slope < least * self.slope_min, f"|a| is below {self.slope_min:g}, too long a resistor: prune it"),
             (slope > most * self.slope_max, f"|a| is above {self.slope_max:g}, steeper than a pair with its offset"),
@@ -84,14 +84,14 @@ def tanh_edges(edges: Edges) -> CellEdges:
     gain, slope, offset = edges.k[row], edges.a[row], edges.c[row]
     turned = (gain < 0) ^ (offset < 0)
     flows = (gain != 0) & ((slope != 0) | (offset != 0)) & (edges.source[row] != edges.target[row])
-    rows = np.round(np.stack([np.abs(slope), np.abs(offset), np.abs(gain)], axis=1)[flows], _DIGITS)
+    sensed = np.where(gain < 0, -slope, slope)
+    rows = np.round(np.stack([sensed, np.abs(offset), np.abs(gain)], axis=1)[flows], _DIGITS)
     distinct, cell = np.unique(rows, axis=0, return_inverse=True)
     return CellEdges(
         np.where(turned, edges.target[row], edges.source[row])[flows].astype(np.int64),
         np.where(turned, edges.source[row], edges.target[row])[flows].astype(np.int64),
         row[flows].astype(np.int64),
         cell.reshape(-1).astype(np.int64),
-        ((gain < 0) ^ (slope < 0))[flows],
         distinct[:, 0],
         distinct[:, 1],
         row[~flows].astype(np.int64),

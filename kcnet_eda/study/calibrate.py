@@ -22,8 +22,10 @@ from kcnet_eda.tools.simulators import NGSPICE
 
 Floats = NDArray[np.float64]
 
-_VERSION = 3  # of what the loop and its fit do: results of another are not taken from the cache
-_AIM = 0.003  # of full scale, what θ1 and θ2 are off at the box's edge: corrections stop here, at about the grid's step
+_VERSION = 4  # of what the loop and its fit do: results of another are not taken from the cache
+_AIM = (
+    0.0015  # of full scale, what θ1 and θ2 are off at the box's edge: corrections stop here, at about the grid's step
+)
 _PASSES = 9
 _POINTS, _CHECK_POINTS = (81, 3), (81, 9)
 _LARGEST_DECK = 128  # cells
@@ -44,7 +46,7 @@ class _Measured:
 
 
 def calibrate(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress | None = None) -> Calibration:
-    """Size, measure and correct a rectifying cell for each (θ1 ≥ 0, θ2) of those that can be built
+    """Size, measure and correct a rectifying cell for each (θ1, θ2) of those that can be built
     (:func:`kcnet_eda.physical.mos_cell.range_problems`); as :func:`calibrate_kind`."""
     return calibrate_kind(rig, RELU_CELL, np.stack([theta1, theta2, np.ones(len(theta1))], axis=1), progress)
 
@@ -112,7 +114,8 @@ def _closed_loop(rig: Rig, kind: CellKind, theta: Floats, progress: Progress) ->
     """Broyden's method on each cell by itself: what sizes are asked for by the cell's ideal law against what is
     fitted."""
     n, free, design = len(theta), kind.free, rig.design
-    wanted = theta[:, :free]
+    sign = np.where(theta[:, :1] < 0, [-1.0, *[1.0] * (kind.free - 1)], 1.0)  # sizes are those of a positive slope
+    wanted = sign * theta[:, :free]
     allowed = np.minimum(_AIM * kind.full_scale(theta)[:, None] / kind.at_edge(), TOLERANCE / 2)
     sizes, reasons = kind.first(rig.pdk, design, theta)
     asked = kind.asked(design, sizes)
@@ -127,7 +130,7 @@ def _closed_loop(rig: Rig, kind: CellKind, theta: Floats, progress: Progress) ->
             passes += 1
             found = _measure(rig, sizes.rows(due), theta[due], _POINTS, capacitance=False)
             mean = (found.source + found.sink) / 2
-            fit = kind.fit(x, weight, mean, theta[due])[:, :free]
+            fit = sign[due] * kind.fit(x, weight, mean, theta[due])[:, :free]
             ratio = kind.ratio(weight, found.source, found.sink, sizes.rows(due))
             error = (np.abs(fit - wanted[due]) / allowed[due]).max(axis=1)
             better = error < best_error[due]
@@ -181,7 +184,7 @@ def _checked(
     fitted = kind.fit(x, weight, (found.source + found.sink) / 2, theta)
     ideal = kind.law(theta, x)
     errors = np.abs(np.stack([found.source - ideal, found.sink - ideal]))
-    off = (x == x.min()) & np.ones((len(theta), 1), dtype=bool)
+    off = x == np.where(theta[:, :1] < 0, x.max(), x.min())
     currents = np.maximum(np.abs(found.source), np.abs(found.sink))
     leakage = np.where(off, currents, 0).max(axis=1) * rig.design.i_unit
     miss = np.abs(fitted - theta).max(axis=1)
@@ -247,6 +250,8 @@ def _sweep(rig: Rig, sizes: Sizes, theta: Floats, points: tuple[int, int], capac
         if capacitance:
             for at, pin in enumerate("sd"):
                 current = read_ac(folder / f"pin_{pin}.raw", pins[at * n : (at + 1) * n])
+                other = read_ac(folder / f"pin_{pin}_high.raw", pins[at * n : (at + 1) * n])
+                current = np.where(theta[:, 0] < 0, other, current)
                 pin_c[at] = current.imag / (2 * np.pi * PIN_FREQUENCY)
         return _Measured(values[:, :n].T / i_unit, -values[:, n : 2 * n].T / i_unit, -values[:, -1], pin_c[0], pin_c[1])
 

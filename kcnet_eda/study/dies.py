@@ -71,5 +71,4 @@ def network_cells(network: Network) -> Cells:
     why += range_problems(CellLimits(), cells.theta1, cells.theta2, names)
     if problems or why:
         raise InvalidInputError(f"network {network.name!r}", [*problems, *why], "Train one for the MOS cell.")
-    theta1 = np.where(cells.swapped, -1.0, 1.0) * cells.theta1[cells.cell]
-    return Cells(network, (cells.source, cells.target), theta1, cells.theta2[cells.cell])
+    return Cells(network, (cells.source, cells.target), cells.theta1[cells.cell], cells.theta2[cells.cell])

@@ -17,8 +17,8 @@ _TIMEOUT_S = 120.0
 
 
 def operating_points(rig: Rig, found: Calibration, at: int, name: str, x: float) -> list[OperatingPoint]:
-    """Of cell ``at`` of a calibration, called ``name``, with v_s − v_d = ``x`` model units around the common mode, then
-    of the bias generator.
+    """Of cell ``at`` of a calibration, called ``name``, with its sensing pins ``x`` model units apart around the common
+    mode, then of the bias generator.
 
     Raises
     ------
@@ -28,6 +28,7 @@ def operating_points(rig: Rig, found: Calibration, at: int, name: str, x: float)
     design = rig.design
     edge, bias = MeteredPlacer(rig.pdk, name, rig.direct), MeteredPlacer(rig.pdk, BIAS, rig.direct)
     theta = found.theta[at].tolist()
+    sensed, x = ("d s", -x) if theta[0] < 0 else ("s d", x)
     deck = render(
         "mos/operating_point.j2",
         header=rig.header(),
@@ -36,11 +37,11 @@ def operating_points(rig: Rig, found: Calibration, at: int, name: str, x: float)
         cell=edge_cell(edge, design, found.sizes, at, theta),
         bias_name=BIAS,
         name=name,
+        sensed=sensed,
         v_s=design.v_cm + design.v_unit * x / 2,
         v_d=design.v_cm - design.v_unit * x / 2,
     )
-    # The cell's ip and in are its s and d.
-    own = {pin: pin for pin, _ in EDGE_PINS} | {"ip": "s", "in": "d", "vss": ""}
+    own = {pin: pin for pin, _ in EDGE_PINS} | dict(zip(("ip", "in"), sensed.split(), strict=True)) | {"vss": ""}
     outer = {pin: pin for pin in BIAS_PINS} | {"vss": ""}
     tables = dict(zip(("nmos", "pmos"), gmid_tables(rig), strict=True))
     wanted = []
