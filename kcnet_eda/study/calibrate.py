@@ -13,6 +13,7 @@ from kcnet_eda.export.mos_bench import PIN_FREQUENCY, render_calibration
 from kcnet_eda.files import cache_dir, sha256_bytes, write_atomic
 from kcnet_eda.physical.calibration import TOLERANCE, Calibration, pack, unpack
 from kcnet_eda.physical.cell_design import BOX, CellDesign
+from kcnet_eda.physical.edge_model import MeasuredCells
 from kcnet_eda.physical.mos_cell import CellSizes, first_sizes, full_scale, snap_sizes
 from kcnet_eda.physical.relu_fit import box_points, fit_relu
 from kcnet_eda.progress import NoProgress, Progress
@@ -104,6 +105,24 @@ def measure(rig: Rig, known: Calibration) -> Calibration:
         The simulator gave no result; the message names its log.
     """
     return _checked(rig, known.theta1, known.theta2, known.sizes, [[] for _ in known.reason], known.passes)
+
+
+def pin_currents(rig: Rig, sizes: CellSizes, theta1: Floats, theta2: Floats, *, fine: bool = True) -> MeasuredCells:
+    """Currents of both pins of cells of these ``sizes`` over the box where ``rig`` says, on the grid that results are
+    checked on or, not ``fine``, on the one that corrections are made on. Not cached.
+
+    Raises
+    ------
+    ToolFailedError, NotConvergedError, RunTimeoutError
+        The simulator gave no result; the message names its log.
+    """
+    points = _CHECK_POINTS if fine else _POINTS
+    x, u, weight = box_points(*points)
+    mean = u * (BOX - np.abs(x) / 2)
+    found = _measure(rig, sizes, theta1, theta2, points, capacitance=False)
+    return MeasuredCells(
+        theta1, theta2, sizes.k.astype(float), mean + x / 2, mean - x / 2, weight, found.source, found.sink
+    )
 
 
 def _closed_loop(rig: Rig, theta1: Floats, theta2: Floats, progress: Progress) -> Calibration:

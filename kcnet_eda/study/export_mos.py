@@ -25,7 +25,7 @@ from kcnet_eda.physical.pdk import Pdk, load_pdk
 from kcnet_eda.physical.scaling import Scaling, resolve
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.calibrate import calibrate
-from kcnet_eda.study.mos_run import run_in_transistors
+from kcnet_eda.study.mos_run import mos_deck, run_in_transistors
 from kcnet_eda.study.operating_point import operating_points
 from kcnet_eda.study.rig import Bench, Rig
 from kcnet_eda.study.sizing import size_cells
@@ -70,35 +70,52 @@ def export_mos(
         raise InvalidInputError(f"--start {start}", ["is not known"], f"Use {' or '.join(STARTS)}.")
     net = load_network(network_path(network))
     kit = load_pdk(pdk)
-    scaling = _scaling(kit, c, t_unit)
+    scaling = kit_scaling(kit, c, t_unit)
     require_exportable(net, "mos")
-    edges = buildable(net, kit)
+    buildable(net, kit)
     require_error(net, error)
     examples = solve_examples(net)
-    circuit = build_circuit(net, scaling, (), None, "mos")
     rig = size_cells(Bench(kit, prepare(kit, models)))
-    found = calibrate(rig, edges.theta1, edges.theta2, progress)
-    mos = MosCircuit(circuit, kit, rig.design, edges, found, rig.direct, _warnings(net, examples.x0), start)
-    failed = found.out_of_reach
-    problems = [
-        f"{mos.cell_names[i]} (θ1 = {found.theta1[i]:g}, θ2 = {found.theta2[i]:g}): {found.reason[i]}" for i in failed
-    ]
-    problems += mos.capacitance_problems()
-    if problems:
-        raise InvalidInputError(
-            f"network {net.name!r} in {kit.name}", problems, "Train within the cell's range, or raise --c or --t-unit."
-        )
+    mos = calibrated_circuit(net, rig, scaling, progress)
+    mos = replace(mos, warnings=_warnings(net, examples.x0), start=start)
+    found = mos.calibration
     shown = example_cell(found)
     mos = replace(mos, operating=tuple(operating_points(rig, found, shown, mos.cell_names[shown], BOX)))
     settings = mos_settings(net, error)
     with (progress or NoProgress()).stage("the first example in transistors", 1) as advance:
         mos = replace(mos, example=_try_example(rig, mos, settings, net, examples))
         advance(1)
-    return write_bundle(out, net, circuit, {"ngspice": settings}, examples, None, mos)
+    return write_bundle(out, net, mos.circuit, {"ngspice": settings}, examples, None, mos)
+
+
+def calibrated_circuit(net: Network, rig: Rig, scaling: Scaling, progress: Progress | None = None) -> MosCircuit:
+    """The network's edges as cells, sized and calibrated at the nominal condition.
+
+    Raises
+    ------
+    InvalidInputError
+        Edges cannot be built in this process: all of them are listed.
+    KcnetError
+        The simulator gave no result.
+    """
+    kit = rig.pdk
+    edges = buildable(net, kit)
+    found = calibrate(rig, edges.theta1, edges.theta2, progress)
+    mos = MosCircuit(build_circuit(net, scaling, (), None, "mos"), kit, rig.design, edges, found, rig.direct)
+    problems = [
+        f"{mos.cell_names[i]} (θ1 = {found.theta1[i]:g}, θ2 = {found.theta2[i]:g}): {found.reason[i]}"
+        for i in found.out_of_reach
+    ]
+    problems += mos.capacitance_problems()
+    if problems:
+        raise InvalidInputError(
+            f"network {net.name!r} in {kit.name}", problems, "Train within the cell's range, or raise --c or --t-unit."
+        )
+    return mos
 
 
 def _try_example(rig: Rig, mos: MosCircuit, settings: SolverSettings, net: Network, examples: Examples) -> ExampleRun:
-    run = run_in_transistors(rig, mos, settings, examples.x0[0])
+    run = run_in_transistors(rig, mos_deck(rig, mos, settings, examples.x0[0]))
     v, v_ref = np.append(0.0, run.v[-1]), examples.v_ref[0]
     agrees = None if is_generative(net) else bool(labels(net, v[None])[0] == labels(net, v_ref[None])[0])
     return ExampleRun(float(np.abs(v - v_ref).max()), agrees, run.seconds, run.peak_mib)
@@ -124,7 +141,8 @@ def buildable(net: Network, kit: Pdk) -> CellEdges:
     return edges
 
 
-def _scaling(kit: Pdk, c: str | float | None, t_unit: str | float | None) -> Scaling:
+def kit_scaling(kit: Pdk, c: str | float | None, t_unit: str | float | None) -> Scaling:
+    """The kit's own voltages and currents, at the speed that ``c`` or ``t_unit`` sets."""
     op = kit.operating
     seconds = None if t_unit is None else parse_si(t_unit)
     if c is None:
