@@ -38,16 +38,22 @@ class UnitSpread:
         return self.sigma_gain / root, self.sigma_offset * root, self.sigma_ratio / root
 
 
+def within_dies(dies: Sequence[MeasuredCells]) -> tuple[Floats, Floats, Floats]:
+    """Sizes of ``dies``, each of which has the same several times: θ1 and θ2 [2, sizes], units [sizes], and variances
+    within a die of θ1 over θ1, of θ2 and of sink over source current [3, sizes]."""
+    first, values = dies[0], np.array([_values(die) for die in dies])  # [dies, 3, cells]
+    sizes, which = np.unique(np.stack([first.theta1, first.theta2]), axis=1, return_inverse=True)
+    rows = [which.reshape(-1) == i for i in range(sizes.shape[1])]
+    units = np.array([first.units[row][0] for row in rows])
+    return sizes, units, np.stack([values[:, :, row].var(axis=2, ddof=1).mean(axis=0) for row in rows], axis=1)
+
+
 def unit_spread(dies: Sequence[MeasuredCells]) -> UnitSpread:
     """The spread in ``dies``, each of which has the same sizes several times."""
-    first = dies[0]
-    sizes, which = np.unique(np.stack([first.theta1, first.theta2]), axis=1, return_inverse=True)
-    which = which.reshape(-1)
-    values = np.array([_values(die) for die in dies])  # [dies, 3, cells]
-    within = np.stack([values[:, :, which == i].var(axis=2, ddof=1).mean(axis=0) for i in range(sizes.shape[1])])
-    units = np.array([first.units[which == i][0] for i in range(sizes.shape[1])])
+    first, values = dies[0], np.array([_values(die) for die in dies])
+    sizes, units, within = within_dies(dies)
     sloped = sizes[0] > 0
-    gain, offset = (within[:, 0] * units)[sloped].mean(), (within[:, 1] / units).mean()
+    gain, offset = (within[0] * units)[sloped].mean(), (within[1] / units).mean()
     # The best linear estimates of what each die's cells share, and the variance that their own mismatch leaves in them.
     k = first.units
     on = np.where(first.theta1 > 0, k, 0.0)
@@ -60,7 +66,7 @@ def unit_spread(dies: Sequence[MeasuredCells]) -> UnitSpread:
     return UnitSpread(
         float(np.sqrt(gain)),
         float(np.sqrt(offset)),
-        float(np.sqrt((within[:, 2] * units).mean())),
+        float(np.sqrt((within[2] * units).mean())),
         float(bias[0]),
         float(bias[1]),
         len(dies),

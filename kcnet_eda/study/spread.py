@@ -9,6 +9,7 @@ import numpy as np
 
 from kcnet_eda.files import cache_dir, sha256_bytes, write_atomic
 from kcnet_eda.physical.calibration import pack
+from kcnet_eda.physical.edge_model import MeasuredCells
 from kcnet_eda.physical.mismatch import UnitSpread, unit_spread
 from kcnet_eda.physical.size_classes import size_classes
 from kcnet_eda.progress import Progress
@@ -39,21 +40,30 @@ def kit_spread(rig: Rig, progress: Progress) -> UnitSpread:
     ToolFailedError, NotConvergedError, RunTimeoutError
         The simulator gave no result; the message names its log.
     """
-    home = calibrate(rig, *size_classes(rig.design), progress)
-    drawn = [replace(rig, seed=seed) for seed in range(1, _DIES + 1)]
+    home, drawn = calibrate(rig, *size_classes(rig.design), progress), _drawn(rig)
     words = [repr((_VERSION, _COPIES)), *(there.header() for there in drawn), repr(rig.design), rig.models.sha256]
     words += [rig.pdk.model_dump_json(exclude={"file"}), NGSPICE.version()]
     key = sha256_bytes("\n".join(words).encode() + pack(home))[:24]
     path = cache_dir() / "mos" / f"spread-{key}.json"
     if path.is_file():
         return UnitSpread(**json.loads(path.read_text()))
+    found = unit_spread(drawn_dies(rig, progress))
+    write_atomic(path, json.dumps(asdict(found), allow_nan=False))
+    return found
+
+
+def _drawn(rig: Rig) -> list[Rig]:
+    return [replace(rig, seed=seed) for seed in range(1, _DIES + 1)]
+
+
+def drawn_dies(rig: Rig, progress: Progress) -> list[MeasuredCells]:
+    """Cells of every size, several of each, on dies drawn by the kit's statistics. Not cached; raises as
+    :func:`kit_spread` does."""
+    home = calibrate(rig, *size_classes(rig.design), progress)
     rows = np.tile(np.arange(home.theta1.size), _COPIES)
     dies = []
     with progress.stage("the kit's mismatch", _DIES) as advance:
-        for there in drawn:
-            cells = pin_currents(there, home.sizes.rows(rows), home.theta1[rows], home.theta2[rows], fine=False)
-            dies.append(cells)
+        for there in _drawn(rig):
+            dies.append(pin_currents(there, home.sizes.rows(rows), home.theta1[rows], home.theta2[rows], fine=False))
             advance(1)
-    found = unit_spread(dies)
-    write_atomic(path, json.dumps(asdict(found), allow_nan=False))
-    return found
+    return dies
