@@ -3,7 +3,8 @@
     python benchmarks/pvt_digits.py [--pdk generic180] [--dies 1000] [--repeat 200] [--repeat-mos 0] [--workers 2]
                                     [--spread 0] [--out FOLDER]
 
-``--spread N``: one digit in transistors at the nominal condition on N dies drawn by the kit's own mismatch, against
+With ``--repeat-mos`` it also prints how far the engine is from the same runs in transistors if gain and shift are all it
+knows of a condition. ``--spread N``: one digit in transistors at the nominal condition on N dies drawn by the kit's own mismatch, against
 the engine's dies of the kit's statistics: how far the final read-out voltages spread at either level.
 """
 
@@ -19,16 +20,22 @@ from pathlib import Path
 import numpy as np
 
 from kcnet_eda import api
+from kcnet_eda.config import load_settings
 from kcnet_eda.export.bundle import DEFAULT_ERROR
 from kcnet_eda.network.data import load_data
 from kcnet_eda.network.store import load_network, network_path
+from kcnet_eda.physical.edge_model import fit_model
 from kcnet_eda.physical.pdk import load_pdk
+from kcnet_eda.physical.size_classes import model_classes
 from kcnet_eda.progress import NoProgress
-from kcnet_eda.study.conditions import measured, nominal
+from kcnet_eda.study.calibrate import calibrate
+from kcnet_eda.study.conditions import cells_at, grid, measured, nominal
 from kcnet_eda.study.dies import Dies, network_cells
 from kcnet_eda.study.export_mos import calibrated_circuit, kit_scaling, mos_settings
 from kcnet_eda.study.mos_run import mos_deck, run_in_transistors
+from kcnet_eda.study.pvt_mos import draw_nominal, transistors
 from kcnet_eda.study.pvt_settings import PvtStudy
+from kcnet_eda.study.store import open_store
 
 ENGINE_DIES = 1000
 
@@ -43,6 +50,37 @@ dies: {dies}
 repeat: {repeat}
 repeat_mos: {repeat_mos}
 """
+
+
+def without_the_rest(file: Path, run: Path, worst: int) -> None:
+    """Print how engines with and without all but gain and shift differ from the transistors of a finished ``run``."""
+    study = load_settings(file, PvtStudy)
+    kit = load_pdk(study.pdk)
+    conditions = grid(study, kit)
+    found = measured(study, kit, conditions, NoProgress())
+    cells = network_cells(load_network(network_path(study.network)))
+    network, scaling = cells.network, kit_scaling(kit, None, study.t_unit)
+    data = load_data(study.data, None, features=network.inputs.size, seed=study.seed)
+    home = calibrate(found.rig, *model_classes(found.rig.design))
+    dies = Dies(cells, found.models, cells.units(found.rig.design), found.spread, study.seed, study.t_unit)
+    level = transistors(dies, conditions, found.rig, scaling, NoProgress())
+    off: dict[str, list[float]] = {"all": [], "gain and shift": []}
+    agree = dict.fromkeys(off, 0)
+    with open_store(run / "study.sqlite") as store:
+        for case in draw_nominal(study.repeat_mos, study.seed, worst, len(conditions), len(data)):
+            x0 = network.initial_state(data.x)[case.sample]
+            end = store.result(level.key(case, x0)).v_end
+            if end is None:
+                continue
+            plain = fit_model(*cells_at(found.rig, home, conditions[case.condition]), ())
+            for what, model in (("all", found.models[case.condition]), ("gain and shift", plain)):
+                one = replace(dies, models=(model,))
+                v = one.evolve(one.nominal(0), x0[None], study.steps, 1)[0, :, 0]
+                off[what].append(float(np.abs(v - end).max()))
+                agree[what] += int(v[network.readout].argmax() == end[network.readout].argmax())
+    for what, values in off.items():
+        print(f"{what}: {agree[what]} of {len(values)} labels are the transistors', largest node difference a case: "
+              f"median {np.median(values):.3f}, worst {max(values):.3f} V_u")  # fmt: skip
 
 
 def spread(name: str, dies: int) -> None:
@@ -97,6 +135,8 @@ def main() -> None:
     rows = record["conditions"]
     for name in ("gain_min", "gain_max", "rounding", "lag_s", "fit_error", "fit_rms", "plain_fit_error", "departure"):
         print(f"{name}: {min(row[name] for row in rows):.4g} to {max(row[name] for row in rows):.4g}")
+    if given.repeat_mos:
+        without_the_rest(file, out / "run", record["summary"]["worst_index"])
     if given.spread:
         spread(given.pdk, given.spread)
 

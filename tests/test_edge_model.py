@@ -144,9 +144,10 @@ def test_the_spread_of_known_dies_is_found_and_falls_with_the_area() -> None:
         source = cells.source * (1 + of_ratio * z[2])[:, None]
         dies.append(MeasuredCells(theta1, theta2, units, cells.v_s, cells.v_d, cells.weight, source, cells.sink))
     found = unit_spread(dies)
-    # four standard errors of a σ: 4/√(2·480) for gain (sloped sizes), 4/√(2·600) for the others, 4/√(2·39) for the bias
+    # four standard errors of a σ: 4/√(2·480) for θ1 and θ2 (sloped sizes), 4/√(2·600) for the ratio, 4/√(2·39) for the
+    # bias
     assert found.sigma_gain == pytest.approx(true.sigma_gain, rel=0.13)
-    assert found.sigma_offset == pytest.approx(true.sigma_offset, rel=0.12)
+    assert found.sigma_offset == pytest.approx(true.sigma_offset, rel=0.13)
     assert found.sigma_ratio == pytest.approx(true.sigma_ratio, rel=0.12)
     assert found.bias_gain == pytest.approx(true.bias_gain, rel=0.45)
     assert found.bias_offset == pytest.approx(true.bias_offset, rel=0.45)

@@ -53,13 +53,13 @@ def unit_spread(dies: Sequence[MeasuredCells]) -> UnitSpread:
     first, values = dies[0], np.array([_values(die) for die in dies])
     sizes, units, within = within_dies(dies)
     sloped = sizes[0] > 0
-    gain, offset = (within[0] * units)[sloped].mean(), (within[1] / units).mean()
+    # What a mirror multiplies is θ1's in a sloped cell, and all there is in a constant one: that one's θ2 is not asked.
+    gain, offset = (within[0] * units)[sloped].mean(), (within[1] / units)[sloped].mean()
     # The best linear estimates of what each die's cells share, and the variance that their own mismatch leaves in them.
-    k = first.units
-    on = np.where(first.theta1 > 0, k, 0.0)
+    on = np.where(first.theta1 > 0, first.units, 0.0)
     shared_gain = values[:, 0] @ on / on.sum()
-    shared_offset = (values[:, 1] - values[:, 1].mean(axis=0)) @ k / (k**2).sum()
-    left = gain / on.sum(), offset * (k**3).sum() / (k**2).sum() ** 2
+    shared_offset = (values[:, 1] - values[:, 1].mean(axis=0)) @ on / (on**2).sum()
+    left = gain / on.sum(), offset * (on**3).sum() / (on**2).sum() ** 2
     bias = [
         np.sqrt(max(0.0, float(of.var(ddof=1)) - v)) for of, v in zip((shared_gain, shared_offset), left, strict=True)
     ]

@@ -18,7 +18,7 @@ from kcnet_eda.study.pvt_settings import PvtStudy
 from kcnet_eda.study.rig import Rig
 from kcnet_eda.tools.simulators import NGSPICE
 
-_VERSION = 2  # of what is kept in the cache
+_VERSION = 3  # of what is kept in the cache
 #: Decks, and how often each has every size. Of cells, all sizes together, a σ is known to 3 %; of the bias to 13 %.
 _DIES, _COPIES = 32, 3
 
