@@ -3,9 +3,9 @@
     python benchmarks/pvt_digits.py [--pdk generic180] [--dies 1000] [--repeat 200] [--repeat-mos 0] [--workers 2]
                                     [--spread 0] [--out FOLDER]
 
-With ``--repeat-mos`` it also prints how far the engine is from the same runs in transistors if gain and shift are all it
-knows of a condition. ``--spread N``: one digit in transistors at the nominal condition on N dies drawn by the kit's own mismatch, against
-the engine's dies of the kit's statistics: how far the final read-out voltages spread at either level.
+With ``--repeat-mos`` it also prints how far the engine is from the same runs in transistors if gain and shift are all
+it knows of a condition. ``--spread N``: one digit in transistors at the nominal condition on N dies drawn by the kit's
+own mismatch, against the engine's dies of the kit's statistics: how far the final read-out voltages spread.
 """
 
 from __future__ import annotations
