@@ -24,14 +24,21 @@ from kcnet_eda.dynamics.cell_dies import Departures, solve_die
 from kcnet_eda.dynamics.die_engine import evolve_dies
 from kcnet_eda.dynamics.edge_law import eq6_edges
 from kcnet_eda.errors import InvalidInputError
+from kcnet_eda.files import resource_dir
 from kcnet_eda.network.laws import RELU
 from kcnet_eda.network.store import load_network, network_path, save_network
 from kcnet_eda.physical.condition import Condition
 from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.mos_cell import cell_edges
+from kcnet_eda.physical.pdk import load_pdk
+from kcnet_eda.progress import NoProgress
 from kcnet_eda.study import dies, pvt, pvt_mos, pvt_repeat
 from kcnet_eda.study.conditions import inert_axes
+from kcnet_eda.study.rig import Bench
+from kcnet_eda.study.sizing import size_cells
+from kcnet_eda.study.spread import kit_spread
 from kcnet_eda.study.store import open_store
+from kcnet_eda.tools.pdk import prepare
 
 STUDY = """
 network: digits_mos
@@ -173,6 +180,29 @@ def test_all_that_is_wrong_with_a_study_file_is_told_at_once(study: Path, tmp_pa
     with pytest.raises(InvalidInputError, match="prune"):
         api.study_pvt(study, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_kits_own_mismatch_is_what_its_devices_make_by_hand() -> None:
+    kit = load_pdk("generic180")
+    rig = size_cells(Bench(kit, prepare(kit)))
+    found = kit_spread(rig, NoProgress())
+    # θ1's is the copy by two mirror transistors of a unit: σ(Vt) = 6 mV µm, σ(β) = 1 % µm (generic180.lib), at the gm/I_D
+    # of full current. At less current gm/I_D is larger, and resistor and pair add a little: a quarter more or less.
+    mirror = rig.design.mirror
+    copy = np.sqrt(2 * ((kit.operating.gm_id.mirror * 6e-3) ** 2 + 0.01**2) / (mirror.w * mirror.l))
+    assert found.sigma_gain == pytest.approx(copy, rel=0.25)
+    assert found.sigma_ratio > copy  # two more transistors of the sink
+    assert found.dies == 32 and kit_spread(rig, NoProgress()) == found
+
+
+def test_a_kit_without_statistics_is_told(study: Path, tmp_path: Path) -> None:
+    shipped = resource_dir("pdk_examples")
+    text = re.sub(r"(?m)^mismatch:\n( .*\n)*", "", (shipped / "generic180.yaml").read_text())
+    bare = tmp_path / "bare.yaml"
+    bare.write_text(text.replace("path: generic180 ", f"path: {shipped / 'generic180'} "))
+    study.write_text(re.sub("mismatch: .*", "mismatch: kit", STUDY).replace("generic180", str(bare)))
+    with pytest.raises(InvalidInputError, match="no key 'mismatch'"):
+        api.study_pvt(study, tmp_path / "run")
 
 
 def test_an_axis_that_changes_nothing_is_inert() -> None:
