@@ -186,8 +186,8 @@ def test_a_kits_own_mismatch_is_what_its_devices_make_by_hand() -> None:
     kit = load_pdk("generic180")
     rig = size_cells(Bench(kit, prepare(kit)))
     found = kit_spread(rig, NoProgress())
-    # θ1's is the copy by two mirror transistors of a unit: σ(Vt) = 6 mV µm, σ(β) = 1 % µm (generic180.lib), at the gm/I_D
-    # of full current. At less current gm/I_D is larger, and resistor and pair add a little: a quarter more or less.
+    # θ1's is the copy by two mirror transistors of a unit: σ(Vt) = 6 mV µm, σ(β) = 1 % µm (generic180.lib), at the
+    # gm/I_D of full current. At less current that is larger, and resistor and pair add a little: a quarter at most.
     mirror = rig.design.mirror
     copy = np.sqrt(2 * ((kit.operating.gm_id.mirror * 6e-3) ** 2 + 0.01**2) / (mirror.w * mirror.l))
     assert found.sigma_gain == pytest.approx(copy, rel=0.25)
