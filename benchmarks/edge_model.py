@@ -120,9 +120,8 @@ def steps(kit: Pdk, rig: Rig) -> None:
     for n in (5, 8, 10, 15):
         v = dies.evolve(edges, x0, n, 1)
         same = int((v[:, network.readout].argmax(axis=1) == label).sum())
-        print(
-            f"  {n}: {same} of {label.size} labels, voltages within {np.abs(v - fine).max() / np.ptp(fine):.1e} of the range"
-        )
+        off = np.abs(v - fine).max() / np.ptp(fine)
+        print(f"  {n}: {same} of {label.size} labels, voltages within {off:.1e} of the range")
 
 
 def lag(kit: Pdk, rig: Rig, digits: int) -> None:

@@ -125,7 +125,11 @@ def main() -> None:
     record = api.study_pvt(file, out / "run", workers=given.workers)
     s = record["summary"]
     print(f"{s['conditions']} conditions, {s['dies']} dies, {s['samples']} digits: {s['classifications']} labels")
-    print(f"{s['wall_s']} s with {given.workers} threads; load before: {load:.1f}")
+    print(
+        f"{s['wall_s']} s with {given.workers} threads, {time.process_time():.0f} s of processor without ngspice; ",
+        end="",
+    )
+    print(f"load before: {load:.1f}")
     for row in sorted(record["conditions"], key=lambda row: (row["yield"], row["accuracy"])):
         print(f"{row['condition']}: accuracy {row['accuracy']:.4f} {row['accuracy_interval']}, ", end="")
         print(f"dies {row['die_min']:.4f} to {row['die_max']:.4f}, yield {row['yield']:.4f} {row['yield_interval']}")
