@@ -32,7 +32,7 @@ from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.physical.scaling import resolve
 from kcnet_eda.study.calibrate import TOLERANCE, calibrate
 from kcnet_eda.study.export_mos import buildable, calibrated
-from kcnet_eda.study.mos_run import run_in_transistors
+from kcnet_eda.study.mos_run import mos_deck, run_in_transistors
 from kcnet_eda.study.rig import Bench, Rig
 from kcnet_eda.study.sizing import size_cells
 from kcnet_eda.tools.pdk import prepare
@@ -142,7 +142,7 @@ def run_network(rig: Rig, net: Network, t_unit: float) -> float:
         return float("nan")
     settings = SolverSettings(1e-4, round(STEPS * net.duration), ORDERS["ngspice"], adaptive=True)
     x0 = net.initial_state(net.examples)[0]
-    run = run_in_transistors(rig, mos, settings, x0, TIMEOUT_S)
+    run = run_in_transistors(rig, mos_deck(rig, mos, settings, x0), TIMEOUT_S)
     ideal = trajectory(net, x0, np.minimum(run.tau, net.duration))[:, 1:]
     return float(np.abs(run.v - ideal).max())
 

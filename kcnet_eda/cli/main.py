@@ -341,15 +341,16 @@ def _tell_pvt(record: dict[str, Any], out: Path) -> None:
         f"classifications, {s['not_finite']} not finite; worst: {s['worst']}; dies good everywhere: {everywhere}",
         soft_wrap=True,
     )
-    check = record["check"]
-    if check is None:
+    if record["check"] is None and record["check_mos"] is None:
         _out.print("no case was repeated in a simulator")
-    else:
+    for check in (record["check"], record["check_mos"]):
+        if check is None:
+            continue
         low, high = check["agreement_interval"]
         largest = "none passed" if check["largest"] is None else f"{check['largest']:.1e} of the range"
         _out.print(
-            f"repeated in ngspice: {check['agree']} of {check['cases']} labels agree ({100 * low:.1f} to "
-            f"{100 * high:.1f} %), largest difference {largest}, {check['failed']} runs failed"
+            f"repeated in ngspice, {check['level']}: {check['agree']} of {check['cases']} labels agree "
+            f"({100 * low:.1f} to {100 * high:.1f} %), largest difference {largest}, {check['failed']} runs failed"
             + ("" if check["kept"] else ": the engine is NOT to be believed here"),
             soft_wrap=True,
         )

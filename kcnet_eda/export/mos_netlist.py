@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -197,13 +197,14 @@ class MosCircuit:
             "pins_max": float(self.parasitics[1:].max()),
         }
 
-    def netlist(self) -> str:
-        """The circuit without models and initial voltages, which a testbench brings."""
+    def netlist(self, supply: float | None = None) -> str:
+        """The circuit without models and initial voltages, which a testbench brings; ``supply`` [V] is the design's if
+        None, and changes no device."""
         return render(
             "mos/netlist.j2",
             circuit=self.circuit,
             pdk=self.pdk,
-            design=self.design,
+            design=self.design if supply is None else replace(self.design, supply=supply),
             scaling=self.circuit.scaling,
             rail=self.circuit.nets[0],
             box=BOX,

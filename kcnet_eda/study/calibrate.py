@@ -12,7 +12,9 @@ from kcnet_eda.errors import BadDataError
 from kcnet_eda.export.mos_bench import PIN_FREQUENCY, render_calibration
 from kcnet_eda.files import cache_dir, sha256_bytes, write_atomic
 from kcnet_eda.physical.calibration import TOLERANCE, Calibration, pack, unpack
+from kcnet_eda.physical.cell_design import BOX
 from kcnet_eda.physical.cell_kind import RELU_CELL, CellKind, Sizes
+from kcnet_eda.physical.edge_model import MeasuredCells
 from kcnet_eda.physical.relu_fit import box_points
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.rig import Rig
@@ -108,6 +110,25 @@ def measure(rig: Rig, known: Calibration) -> Calibration:
         The simulator gave no result; the message names its log.
     """
     return _checked(rig, known.kind, known.theta, known.sizes, [[] for _ in known.reason], known.passes)
+
+
+def pin_currents(rig: Rig, known: Calibration, copies: int = 1, *, fine: bool = True) -> MeasuredCells:
+    """Currents of both pins of calibrated cells over the box where ``rig`` says, all cells as often as ``copies``; on
+    the grid that results are checked on or, not ``fine``, on the one that corrections are made on. Not cached.
+
+    Raises
+    ------
+    ToolFailedError, NotConvergedError, RunTimeoutError
+        The simulator gave no result; the message names its log.
+    """
+    rows = np.tile(np.arange(len(known.theta)), copies)
+    sizes, theta = known.sizes.rows(rows), known.theta[rows]
+    points = _CHECK_POINTS if fine else _POINTS
+    x, u, weight = box_points(*points)
+    mean = u * (BOX - np.abs(x) / 2)
+    found = _measure(rig, sizes, theta, points, capacitance=False)
+    units = known.kind.units(sizes)
+    return MeasuredCells(theta[:, 0], theta[:, 1], units, mean + x / 2, mean - x / 2, weight, found.source, found.sink)
 
 
 def _closed_loop(rig: Rig, kind: CellKind, theta: Floats, progress: Progress) -> Calibration:

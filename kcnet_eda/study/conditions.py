@@ -1,31 +1,38 @@
-"""Conditions of a kit, measured: the size classes of the cell at each of them, as :class:`EdgeShift`, cached."""
+"""Conditions of a kit, measured: the cell's size classes at each of them, as :class:`EdgeModel`, cached."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import product
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.files import cache_dir, sha256_bytes, write_atomic
 from kcnet_eda.physical.calibration import Calibration, pack
-from kcnet_eda.physical.condition import Condition, EdgeShift, edge_shift
+from kcnet_eda.physical.condition import Condition
+from kcnet_eda.physical.edge_model import ADDED, EdgeModel, FitError, MeasuredCells, fit_model
+from kcnet_eda.physical.mismatch import UnitSpread
 from kcnet_eda.physical.pdk import Pdk
-from kcnet_eda.physical.size_classes import size_classes
+from kcnet_eda.physical.size_classes import model_classes
 from kcnet_eda.progress import Progress
-from kcnet_eda.study.calibrate import calibrate, measure
+from kcnet_eda.study.calibrate import calibrate, pin_currents
+from kcnet_eda.study.characterize import cell_lag
 from kcnet_eda.study.pvt_settings import PvtStudy
 from kcnet_eda.study.rig import Bench, Rig
 from kcnet_eda.study.sizing import size_cells
+from kcnet_eda.study.spread import study_spread
 from kcnet_eda.tools.pdk import prepare
 from kcnet_eda.tools.simulators import NGSPICE
 
-_VERSION = 1  # of what is kept in the cache
+Floats = NDArray[np.float64]
+
+_VERSION = 2  # of what is kept in the cache
 #: Axes of the grid, as :class:`Condition` names them.
 AXES = ("corner", "resistor", "supply", "temperature")
 
@@ -61,52 +68,76 @@ def _match(what: str, patterns: Sequence[str], names: Sequence[str], problems: l
     return [name for name in names if any(fnmatchcase(name, p) for p in patterns)]
 
 
-def measured(study: PvtStudy, kit: Pdk, conditions: Sequence[Condition], progress: Progress) -> list[EdgeShift]:
-    """What each condition does to an edge, out of the kit's cells; each is measured once and kept in the cache.
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Cells of a kit: where they were calibrated, their model at each condition, and the spread of the dies."""
+
+    rig: Rig
+    models: tuple[EdgeModel, ...]
+    spread: UnitSpread | None
+
+
+def measured(study: PvtStudy, kit: Pdk, conditions: Sequence[Condition], progress: Progress) -> Measured:
+    """What each condition does to an edge, out of the kit's cells, and the study's mismatch, out of the kit's own
+    statistics where the study asks for them; each is measured once and kept in the cache.
 
     Raises
     ------
+    InvalidInputError
+        The study asks for statistics that the kit lacks.
     KcnetError
         The models are not on this machine, or the simulator gave no result.
     """
+    if study.mismatch == "kit" and kit.mismatch is None:
+        raise InvalidInputError(str(kit.file), ["has no key 'mismatch'"], "State the study's mismatch in σ, or null.")
     rig = size_cells(Bench(kit, prepare(kit, study.models)))
-    home = calibrate(rig, *size_classes(rig.design), progress)
-    found = []
+    home = calibrate(rig, *model_classes(rig.design), progress)
+    models = []
     with progress.stage(f"cells at {len(conditions)} conditions", len(conditions)) as advance:
         for condition in conditions:
-            found.append(_one(rig, home, condition))
+            models.append(_model(rig, home, condition))
             advance(1)
-    return found
+    return Measured(rig, tuple(models), study_spread(study, rig, progress))
 
 
-def _one(rig: Rig, home: Calibration, at: Condition) -> EdgeShift:
-    there = replace(rig, corner=at.corner, resistor_corner=at.resistor, supply=at.supply, temperature=at.temperature)
+def at_condition(rig: Rig, at: Condition) -> Rig:
+    """The rig at a condition."""
+    return replace(rig, corner=at.corner, resistor_corner=at.resistor, supply=at.supply, temperature=at.temperature)
+
+
+def cells_at(rig: Rig, home: Calibration, at: Condition) -> tuple[MeasuredCells, Floats]:
+    """Calibrated cells measured at a condition: currents, and lags [s]."""
+    there = at_condition(rig, at)
+    return pin_currents(there, home), cell_lag(there, home)
+
+
+def _model(rig: Rig, home: Calibration, at: Condition) -> EdgeModel:
+    there = at_condition(rig, at)
     words = [str(_VERSION), repr(at), there.header(), rig.pdk.model_dump_json(exclude={"file"}), rig.models.sha256]
     key = sha256_bytes("\n".join([*words, repr(rig.design), NGSPICE.version()]).encode() + pack(home))[:24]
     path = cache_dir() / "mos" / f"condition-{key}.json"
-    if path.is_file():
-        plain: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(path.read_text()).items()
-        }
-        return EdgeShift(**plain)
-    shift = edge_shift(home, measure(there, home))
-    write_atomic(path, json.dumps(asdict(shift), allow_nan=False))
-    return shift
+    if not path.is_file():
+        write_atomic(path, json.dumps(asdict(fit_model(*cells_at(rig, home, at))), allow_nan=False))
+    plain: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else FitError(**v) if isinstance(v, dict) else v
+        for name, v in json.loads(path.read_text()).items()
+    }
+    return EdgeModel(**plain)
 
 
-def inert_axes(conditions: Sequence[Condition], shifts: Sequence[EdgeShift]) -> list[str]:
-    """The axes with several values of which none changes any edge."""
+def inert_axes(conditions: Sequence[Condition], models: Sequence[EdgeModel]) -> list[str]:
+    """The axes with several values of which none changes any edge's currents."""
     found = []
     for axis in AXES:
-        groups: dict[tuple[object, ...], list[EdgeShift]] = {}
-        for condition, shift in zip(conditions, shifts, strict=True):
+        groups: dict[tuple[object, ...], list[EdgeModel]] = {}
+        for condition, model in zip(conditions, models, strict=True):
             rest = tuple(getattr(condition, name) for name in AXES if name != axis)
-            groups.setdefault(rest, []).append(shift)
+            groups.setdefault(rest, []).append(model)
         several = len({getattr(condition, axis) for condition in conditions}) > 1
         if several and all(_alike(group[0], other) for group in groups.values() for other in group[1:]):
             found.append(axis)
     return found
 
 
-def _alike(one: EdgeShift, other: EdgeShift) -> bool:
-    return bool(np.array_equal(one.gain, other.gain) and np.array_equal(one.shift, other.shift))
+def _alike(one: EdgeModel, other: EdgeModel) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in ("gain", "shift", *ADDED))

@@ -1,4 +1,4 @@
-"""The dies of a study: a network's edges as built on each of them at each condition. The same die everywhere."""
+"""The dies of a study: a network's edges as built on each of them at each condition. The same die at every level."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcnet_eda.dynamics.die_engine import evolve_dies
+from kcnet_eda.dynamics.edge_law import BuiltEdges
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.network.graph import Edges, Network
-from kcnet_eda.network.laws import RELU
-from kcnet_eda.physical.cell_design import CellLimits
-from kcnet_eda.physical.condition import EdgeShift
-from kcnet_eda.physical.mos_cell import cell_edges, range_problems
-from kcnet_eda.study.pvt_settings import PvtStudy
+from kcnet_eda.network.graph import Network
+from kcnet_eda.physical.cell_design import CellDesign, CellLimits
+from kcnet_eda.physical.edge_model import EdgeModel
+from kcnet_eda.physical.mismatch import UnitSpread
+from kcnet_eda.physical.mos_cell import cell_edges, first_sizes, range_problems
 
 Floats = NDArray[np.float64]
 _DIE = 0  # the first word of a die's key among what the seed draws
@@ -30,28 +30,65 @@ class Cells:
     theta1: Floats
     theta2: Floats
 
-    def thetas(self, study: PvtStudy, shift: EdgeShift, dies: range) -> tuple[Floats, Floats]:
-        """θ1 and θ2 [dies, E] of ``dies`` at a condition."""
-        one, two = shift.at(self.theta1, self.theta2)
-        one, two = np.tile(one, (len(dies), 1)), np.tile(two, (len(dies), 1))
-        if study.mismatch is not None:
-            # Each die's numbers are its own, whatever block it is computed in.
-            keys = [np.random.SeedSequence(study.seed, spawn_key=(_DIE, die)) for die in dies]
-            z = np.stack([np.random.default_rng(key).standard_normal((2, self.theta1.size)) for key in keys])
-            one *= 1 + study.mismatch.sigma_gain * z[:, 0]
-            two += study.mismatch.sigma_offset * z[:, 1]
-        return one, two
+    def units(self, design: CellDesign) -> Floats:
+        """How many units of pedestal each cell is, [E]."""
+        return first_sizes(design, np.abs(self.theta1), self.theta2).k.astype(float)
 
-    def evolve(self, theta1: Floats, theta2: Floats, x0: Floats, steps: int, threads: int) -> Floats:
+
+@dataclass(frozen=True, eq=False)
+class Dies:
+    """Cells at the conditions of ``models``, of so many ``units`` each [E], on dies that ``seed`` draws; ``spread`` is
+    None where all are the same. ``t_unit`` [s] is a model unit of time."""
+
+    cells: Cells
+    models: tuple[EdgeModel, ...]
+    units: Floats
+    spread: UnitSpread | None
+    seed: int
+    t_unit: float
+
+    def nominal(self, condition: int) -> BuiltEdges:
+        """The edges of a die without mismatch: one die."""
+        c = self.cells
+        edges = self.models[condition].edges(c.theta1, c.theta2, self.units, self.t_unit)
+        return replace(edges, theta1=edges.theta1[None], theta2=edges.theta2[None], ratio=edges.ratio[None])
+
+    def normals(self, die: int) -> tuple[Floats, Floats]:
+        """What makes a die itself: normal numbers of each edge's θ1, θ2 and ratio [3, E], and of the bias's gain and
+        offset [2]; its own, whatever else is computed with it."""
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(_DIE, die)))
+        return rng.standard_normal((3, self.units.size)), rng.standard_normal(2)
+
+    def biased(self, condition: int, die: int) -> BuiltEdges:
+        """The edges of one die with its bias's deviation, but without their own."""
+        edges = self.nominal(condition)
+        if self.spread is None:
+            return edges
+        gain, offset = self.normals(die)[1]
+        return replace(
+            edges,
+            theta1=edges.theta1 * (1 + self.spread.bias_gain * gain),
+            theta2=edges.theta2 + self.units * self.spread.bias_offset * offset,
+        )
+
+    def edges(self, condition: int, dies: range) -> BuiltEdges:
+        """The edges of ``dies`` at a condition."""
+        biased = [self.biased(condition, die) for die in dies]
+        theta1, theta2, ratio = (
+            np.concatenate([getattr(die, name) for die in biased]) for name in ("theta1", "theta2", "ratio")
+        )
+        if self.spread is not None:
+            of_gain, of_offset, of_ratio = self.spread.of(self.units)
+            z = np.stack([self.normals(die)[0] for die in dies])
+            theta1 = theta1 * (1 + of_gain * z[:, 0])
+            theta2 = theta2 + of_offset * z[:, 1]
+            ratio = ratio * (1 + of_ratio * z[:, 2])
+        return replace(biased[0], theta1=theta1, theta2=theta2, ratio=ratio)
+
+    def evolve(self, edges: BuiltEdges, x0: Floats, steps: int, threads: int) -> Floats:
         """Final states [dies, nodes, samples] by the fast engine, single precision."""
-        return evolve_dies(self.ends, theta1, theta2, x0, self.network.phases[0].duration, steps=steps, threads=threads)
-
-    def on_die(self, theta1: Floats, theta2: Floats) -> Network:
-        """The network of one die's ``theta1`` and ``theta2`` [E]."""
-        source, target = (end.astype(np.int32) for end in self.ends)
-        phi = np.full(source.size, RELU, dtype=self.network.phases[0].edges.phi.dtype)
-        edges = Edges(phi=phi, source=source, target=target, a=theta1, b=-theta1, c=theta2, k=np.ones(source.size))
-        return replace(self.network, phases=(replace(self.network.phases[0], edges=edges),))
+        duration = self.cells.network.phases[0].duration
+        return evolve_dies(self.cells.ends, edges, x0, duration, steps=steps, threads=threads)
 
 
 def network_cells(network: Network) -> Cells:

@@ -30,7 +30,7 @@ from kcnet_eda.physical.scaling import Scaling, resolve
 from kcnet_eda.physical.tanh_cell import TanhLimits, tanh_edges
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.calibrate import calibrate_kind
-from kcnet_eda.study.mos_run import run_in_transistors
+from kcnet_eda.study.mos_run import mos_deck, run_in_transistors
 from kcnet_eda.study.operating_point import operating_points
 from kcnet_eda.study.rig import Bench, Rig
 from kcnet_eda.study.sizing import size_cells
@@ -75,15 +75,37 @@ def export_mos(
         raise InvalidInputError(f"--start {start}", ["is not known"], f"Use {' or '.join(STARTS)}.")
     net = load_network(network_path(network))
     kit = load_pdk(pdk)
-    scaling = _scaling(kit, c, t_unit)
+    scaling = kit_scaling(kit, c, t_unit)
     require_exportable(net, "mos")
-    edges = buildable(net, kit)
+    buildable(net, kit)
     require_error(net, error)
     examples = solve_examples(net)
-    circuit = build_circuit(net, scaling, (), None, "mos")
     rig = size_cells(Bench(kit, prepare(kit, models)))
-    groups = calibrated(rig, edges, progress)
-    mos = MosCircuit(circuit, kit, rig.design, groups, rig.direct, _warnings(net, examples.x0), start)
+    mos = calibrated_circuit(net, rig, scaling, progress)
+    shown = [(group, example_cell(group.found)) for group in mos.groups]
+    points = [operating_points(rig, group.found, at, group.names[at], BOX) for group, at in shown]
+    shown_once = [p for i, found in enumerate(points) for p in found if not i or p.cell != BIAS]
+    mos = replace(mos, warnings=_warnings(net, examples.x0), start=start, operating=tuple(shown_once))
+    settings = mos_settings(net, error)
+    with (progress or NoProgress()).stage("the first example in transistors", 1) as advance:
+        mos = replace(mos, example=_try_example(rig, mos, settings, net, examples))
+        advance(1)
+    return write_bundle(out, net, mos.circuit, {"ngspice": settings}, examples, None, mos)
+
+
+def calibrated_circuit(net: Network, rig: Rig, scaling: Scaling, progress: Progress | None = None) -> MosCircuit:
+    """The network's edges as cells, sized and calibrated at the nominal condition.
+
+    Raises
+    ------
+    InvalidInputError
+        Edges cannot be built in this process: all of them are listed.
+    KcnetError
+        The simulator gave no result.
+    """
+    kit = rig.pdk
+    groups = calibrated(rig, buildable(net, kit), progress)
+    mos = MosCircuit(build_circuit(net, scaling, (), None, "mos"), kit, rig.design, groups, rig.direct)
     problems = [
         f"{group.names[i]} (θ1 = {group.found.theta1[i]:g}, θ2 = {group.found.theta2[i]:g}): {group.found.reason[i]}"
         for group in groups
@@ -94,19 +116,11 @@ def export_mos(
         raise InvalidInputError(
             f"network {net.name!r} in {kit.name}", problems, "Train within the cell's range, or raise --c or --t-unit."
         )
-    shown = [(group, example_cell(group.found)) for group in groups]
-    points = [operating_points(rig, group.found, at, group.names[at], BOX) for group, at in shown]
-    shown_once = [p for i, found in enumerate(points) for p in found if not i or p.cell != BIAS]
-    mos = replace(mos, operating=tuple(shown_once))
-    settings = mos_settings(net, error)
-    with (progress or NoProgress()).stage("the first example in transistors", 1) as advance:
-        mos = replace(mos, example=_try_example(rig, mos, settings, net, examples))
-        advance(1)
-    return write_bundle(out, net, circuit, {"ngspice": settings}, examples, None, mos)
+    return mos
 
 
 def _try_example(rig: Rig, mos: MosCircuit, settings: SolverSettings, net: Network, examples: Examples) -> ExampleRun:
-    run = run_in_transistors(rig, mos, settings, examples.x0[0])
+    run = run_in_transistors(rig, mos_deck(rig, mos, settings, examples.x0[0]))
     v, v_ref = np.append(0.0, run.v[-1]), examples.v_ref[0]
     agrees = None if is_generative(net) else bool(labels(net, v[None])[0] == labels(net, v_ref[None])[0])
     return ExampleRun(float(np.abs(v - v_ref).max()), agrees, run.seconds, run.peak_mib)
@@ -149,7 +163,8 @@ def calibrated(
     return tuple(CellGroup(e, calibrate_kind(rig, kind, e.theta, progress)) for kind, e in edges.items())
 
 
-def _scaling(kit: Pdk, c: str | float | None, t_unit: str | float | None) -> Scaling:
+def kit_scaling(kit: Pdk, c: str | float | None, t_unit: str | float | None) -> Scaling:
+    """The kit's own voltages and currents, at the speed that ``c`` or ``t_unit`` sets."""
     op = kit.operating
     seconds = None if t_unit is None else parse_si(t_unit)
     if c is None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kcnet_eda.export.circuit import Circuit
 from kcnet_eda.export.mos_netlist import MosCircuit
-from kcnet_eda.export.testbench import Sample, SolverSettings, render_testbench, stage_window
+from kcnet_eda.export.testbench import Sample, SolverSettings, Window, render_testbench, stage_window
 from kcnet_eda.study.rig import Rig
 from kcnet_eda.tools.pdk import link_models
 from kcnet_eda.tools.rawfile import read_transient
@@ -32,34 +33,47 @@ class MosRun:
     peak_mib: float
 
 
-def run_in_transistors(
-    rig: Rig, mos: MosCircuit, settings: SolverSettings, x0: Floats, timeout_s: float = 600.0
-) -> MosRun:
-    """Run a one-phase network from ``x0`` [nodes] in model units, at the condition of ``rig``.
+@dataclass(frozen=True, eq=False)
+class MosDeck:
+    """One run as text: the ``netlist`` that the deck ``text`` includes as ``net.inc``, and what it covers."""
+
+    circuit: Circuit
+    netlist: str
+    text: str
+    window: Window
+
+
+def mos_deck(rig: Rig, mos: MosCircuit, settings: SolverSettings, x0: Floats) -> MosDeck:
+    """A run of a one-phase network from ``x0`` [nodes] in model units, at the condition of ``rig``."""
+    circuit = mos.circuit
+    window = stage_window(circuit, circuit.stages[0], settings, mos.write_time)
+    text = render_testbench(
+        circuit,
+        window,
+        settings,
+        [Sample("one run", x0[1:] * circuit.scaling.v_unit, "out")],
+        simulator="ngspice",
+        netlist="net.inc",
+        osdi=[],
+        header=rig.header(),
+    )
+    return MosDeck(circuit, mos.netlist(rig.supply), text, window)
+
+
+def run_in_transistors(rig: Rig, run: MosDeck, timeout_s: float = 600.0) -> MosRun:
+    """Run a deck beside the models of ``rig``.
 
     Raises
     ------
     ToolFailedError, NotConvergedError, RunTimeoutError
         The simulator gave no result; the message names its log.
     """
-    circuit, scaling = mos.circuit, mos.circuit.scaling
-    window = stage_window(circuit, circuit.stages[0], settings, mos.write_time)
+    scaling, window = run.circuit.scaling, run.window
     folder = Path(tempfile.mkdtemp(prefix="kcnet-run-"))
     link_models(rig.models, folder)
-    (folder / "net.inc").write_text(mos.netlist())
+    (folder / "net.inc").write_text(run.netlist)
     deck = folder / "deck.sp"
-    deck.write_text(
-        render_testbench(
-            circuit,
-            window,
-            settings,
-            [Sample("one run", x0[1:] * scaling.v_unit, "out")],
-            simulator="ngspice",
-            netlist="net.inc",
-            osdi=[],
-            header=rig.header(),
-        )
-    )
+    deck.write_text(run.text)
     started = time.monotonic()
     done = NGSPICE.run(deck, folder / "log.txt", timeout_s)
     seconds = time.monotonic() - started

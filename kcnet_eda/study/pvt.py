@@ -8,7 +8,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.files import hold_folder, sha256_bytes, sha256_file, write_atomic
 from kcnet_eda.network.data import DataSet, load_data
 from kcnet_eda.network.store import load_network, network_path
-from kcnet_eda.physical.condition import Condition, EdgeShift
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.conditions import grid, inert_axes, measured, nominal
-from kcnet_eda.study.dies import Cells, network_cells
-from kcnet_eda.study.pvt_record import add_check, make_record
-from kcnet_eda.study.pvt_repeat import draw_cases, judge, run_case
+from kcnet_eda.study.dies import Dies, network_cells
+from kcnet_eda.study.export_mos import kit_scaling
+from kcnet_eda.study.pvt_mos import draw_nominal, transistors
+from kcnet_eda.study.pvt_record import add_checks, calibration_text, make_record
+from kcnet_eda.study.pvt_repeat import Behavioral, Case, Level, draw_cases, judge
 from kcnet_eda.study.pvt_settings import PvtStudy
 from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, STORE, refuse_foreign, require_fit
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
@@ -82,23 +83,32 @@ def study_pvt(
     conditions = [nominal(kit)] if at_nominal else grid(study, kit, corners)
     refuse_foreign(out)
     with hold_folder(out), open_store(out / STORE) as store:
-        shifts = measured(study, kit, conditions, progress)
-        blocks = _plan(study, sha256_file(source), data, shifts)
+        found = measured(study, kit, conditions, progress)
+        dies = Dies(cells, found.models, cells.units(found.rig.design), found.spread, study.seed, study.t_unit)
+        blocks = _plan(study, sha256_file(source), data, dies)
         rows = [PlannedRun(b.key, b.dies.start, conditions[b.condition].name) for b in blocks]
         store.plan(rows, _ENGINE, __version__, study.seed)
-        _run(study, cells, data, shifts, blocks, store, workers, progress)
+        _run(study, dies, data, blocks, store, workers, progress)
         right, lost = np.zeros((2, len(conditions), study.dies), dtype=np.int64)
         for block in blocks:
             counts = store.result(block.key).v_end
             assert counts is not None  # _run has put it there
             columns = slice(block.dies.start, block.dies.stop)
             right[block.condition, columns], lost[block.condition, columns] = counts.reshape(2, -1)
-        inert = inert_axes(conditions, shifts)
-        record = make_record(study, kit.name, conditions, shifts, inert, right, lost, len(data), cells)
-        check = _repeat(study, cells, data, shifts, record["summary"]["worst_index"], blocks, store, out, progress)
-    add_check(record, check)
+        inert = inert_axes(conditions, found.models)
+        record = make_record(study, kit.name, conditions, dies, inert, right, lost, len(data))
+        worst = record["summary"]["worst_index"]
+        scaling = kit_scaling(kit, None, study.t_unit)
+        cases = draw_cases(study.repeat, study.seed, worst, len(conditions), study.dies, len(data))
+        check = _repeat(Behavioral(dies, conditions, scaling), cases, study, data, store, out, progress)
+        check_mos = None
+        if study.repeat_mos:
+            level = transistors(dies, conditions, found.rig, scaling, progress)
+            cases = draw_nominal(study.repeat_mos, study.seed, worst, len(conditions), len(data))
+            check_mos = _repeat(level, cases, study, data, store, out, progress)
+    add_checks(record, check, check_mos)
     record["summary"]["wall_s"] = round(time.monotonic() - started, 3)
-    write_atomic(out / CALIBRATION, _calibration(conditions, shifts))
+    write_atomic(out / CALIBRATION, calibration_text(conditions, dies, nominal(kit)))
     write_atomic(out / TABLE, _csv(record["conditions"]))
     shutil.copyfile(source, out / NETWORK)
     of_dies = io.BytesIO()
@@ -108,27 +118,27 @@ def study_pvt(
     return record
 
 
-def _plan(study: PvtStudy, network_hash: str, data: DataSet, shifts: Sequence[EdgeShift]) -> list[Block]:
+def _plan(study: PvtStudy, network_hash: str, data: DataSet, dies: Dies) -> list[Block]:
     """Every block of dies at every condition. A key is the hash of all that determines the block's counts, so that an
     edited study takes over what still holds."""
     assert data.y is not None
-    same = [__version__, network_hash, str(study.seed), repr(study.mismatch), str(study.steps)]
+    same = [__version__, network_hash, str(study.seed), repr(dies.spread), str(study.steps), repr(study.t_unit)]
+    same.append(repr(dies.units.tolist()))
     of_data = sha256_bytes(data.x.tobytes() + data.y.tobytes())
     found = []
-    for number, shift in enumerate(shifts):
+    for number, model in enumerate(dies.models):
         for start in range(0, study.dies, BLOCK):
-            dies = range(start, min(start + BLOCK, study.dies))
+            block = range(start, min(start + BLOCK, study.dies))
             # The condition's place is in it: conditions that change nothing still are rows of their own.
-            words = [*same, of_data, repr(shift), repr(dies), str(number)]
-            found.append(Block(sha256_bytes("\n".join(words).encode()), number, dies))
+            words = [*same, of_data, repr(model), repr(block), str(number)]
+            found.append(Block(sha256_bytes("\n".join(words).encode()), number, block))
     return found
 
 
 def _run(
     study: PvtStudy,
-    cells: Cells,
+    dies: Dies,
     data: DataSet,
-    shifts: Sequence[EdgeShift],
     blocks: Sequence[Block],
     store: Store,
     workers: int,
@@ -137,49 +147,43 @@ def _run(
     """Run the blocks that are not done: of each die how many samples are right, and how many are not finite."""
     assert data.y is not None
     due = [block for block in blocks if store.result(block.key).status is not Status.PASSED]
-    x0 = cells.network.initial_state(data.x)
+    network = dies.cells.network
+    x0 = network.initial_state(data.x)
     with progress.stage("blocks of dies", len(blocks)) as advance:
         advance(len(blocks) - len(due))
         for block in due:
             begun = time.monotonic()
-            thetas = cells.thetas(study, shifts[block.condition], block.dies)
-            v = cells.evolve(*thetas, x0, study.steps, workers)
-            counts = _counts(v, cells.network.readout, data.y)
+            v = dies.evolve(dies.edges(block.condition, block.dies), x0, study.steps, workers)
+            counts = _counts(v, network.readout, data.y)
             store.finish(block.key, Result(Status.PASSED, "", time.monotonic() - begun, 0, counts.ravel()))
             advance(1)
 
 
 def _repeat(
+    level: Level,
+    cases: Sequence[Case],
     study: PvtStudy,
-    cells: Cells,
     data: DataSet,
-    shifts: Sequence[EdgeShift],
-    worst: int,
-    blocks: Sequence[Block],
     store: Store,
     out: Path,
     progress: Progress,
 ) -> dict[str, Any] | None:
-    """Repeat the study's cases in ngspice; those in the store that passed are not run again. None: it asks for none."""
-    cases = draw_cases(study.repeat, study.seed, worst, len(shifts), study.dies, len(data))
-    x0 = cells.network.initial_state(data.x)
-    of_block = {(block.condition, die): block.key for block in blocks for die in block.dies}
+    """Repeat cases at a level; those in the store that passed are not run again. None: there are none."""
+    network = level.dies.cells.network
+    x0 = network.initial_state(data.x)
     engine, results = [], []
-    with progress.stage("cases in ngspice", len(cases)) as advance:
+    with progress.stage(f"cases in ngspice, {level.name}", len(cases)) as advance:
         for case in cases:
-            theta1, theta2 = cells.thetas(study, shifts[case.condition], range(case.die, case.die + 1))
             v0 = x0[case.sample]
-            v = cells.evolve(theta1, theta2, v0[None], study.steps, 1)
+            v = level.dies.evolve(level.edges(case), v0[None], study.steps, 1)
             engine.append(v[0, :, 0].astype(np.float64))
-            # A block's key holds its range of dies, its condition and the network; the circuit is made of nothing else.
-            words = f"{of_block[case.condition, case.die]} {case} {NGSPICE.version()}"
-            key = sha256_bytes(words.encode())
-            store.plan([PlannedRun(key, case.sample, "repeat")], NGSPICE.name, NGSPICE.version(), study.seed)
+            key = level.key(case, v0)
+            store.plan([PlannedRun(key, case.sample, level.name)], NGSPICE.name, NGSPICE.version(), study.seed)
             if store.result(key).status is not Status.PASSED:
-                store.finish(key, run_case(cells.on_die(theta1[0], theta2[0]), v0, out / "repeat" / key[:16]))
+                store.finish(key, level.run(case, v0, out / "repeat" / key[:16]))
             results.append(store.result(key))
             advance(1)
-    return judge(cells.network.readout, engine, results)
+    return judge(level, network.readout, engine, results)
 
 
 def _counts(v: NDArray[Any], readout: NDArray[np.int32], y: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -188,11 +192,6 @@ def _counts(v: NDArray[Any], readout: NDArray[np.int32], y: NDArray[np.int64]) -
     finite = np.isfinite(v).all(axis=1)
     right = (v[:, readout].argmax(axis=1) == y) & finite
     return np.stack([right.sum(axis=1), (~finite).sum(axis=1)]).astype(np.float64)
-
-
-def _calibration(conditions: Sequence[Condition], shifts: Sequence[EdgeShift]) -> str:
-    rows = [{**asdict(c), "edges": asdict(s)} for c, s in zip(conditions, shifts, strict=True)]
-    return json.dumps({"conditions": rows}, indent=1, allow_nan=False) + "\n"
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcnet_eda import __version__
-from kcnet_eda.physical.condition import Condition, EdgeShift
+from kcnet_eda.physical.condition import Condition
+from kcnet_eda.physical.edge_model import EdgeModel
+from kcnet_eda.physical.sensitivity import sensitivities
 from kcnet_eda.study.accuracy import wilson
-from kcnet_eda.study.dies import Cells
+from kcnet_eda.study.dies import Dies
 from kcnet_eda.study.pvt_settings import Limit, PvtStudy
 from kcnet_eda.tools.simulators import NGSPICE
 
@@ -29,18 +32,17 @@ def make_record(
     study: PvtStudy,
     kit: str,
     conditions: Sequence[Condition],
-    shifts: Sequence[EdgeShift],
+    dies: Dies,
     inert: Sequence[str],
     right: Counts,
     lost: Counts,
     samples: int,
-    cells: Cells,
 ) -> dict[str, Any]:
     """The record; plain JSON values. ``right`` and ``lost`` [conditions, dies] count the samples that are right and
     that did not stay finite."""
     rows = [
-        _row(study, condition, shift, right[i], int(lost[i].sum()), samples)
-        for i, (condition, shift) in enumerate(zip(conditions, shifts, strict=True))
+        _row(study, condition, model, right[i], int(lost[i].sum()), samples)
+        for i, (condition, model) in enumerate(zip(conditions, dies.models, strict=True))
     ]
     worst = min(rows, key=lambda row: (row["yield"], row["accuracy"]))
     limits = [
@@ -68,32 +70,46 @@ def make_record(
         },
         "limits": limits,
         "conditions": rows,
-        "network": {"name": cells.network.name, "edges": cells.theta1.size},
+        "network": {"name": dies.cells.network.name, "edges": dies.units.size},
         "provenance": {
             "kcnet_eda": __version__,
             "python": platform.python_version(),
             "platform": platform.platform(),
             "level": "engine",
-            "surrogate": f"RK4 in single precision, {study.steps} steps; edges of Eq. (6) with θ of the condition and "
-            "the die; no corner rounding, leakage or lag",
+            "surrogate": f"exponential Runge-Kutta of order 4 in single precision, {study.steps} steps; edges as "
+            "calibrated at the condition, with the die's mismatch (docs/pvt.md)",
             "cells": NGSPICE.version(),
             "pdk": kit,
-            "mismatch": None if study.mismatch is None else study.mismatch.model_dump(),
+            "mismatch": None if dies.spread is None else asdict(dies.spread),
+            "t_unit_s": study.t_unit,
             "seed": study.seed,
         },
     }
 
 
-def add_check(record: dict[str, Any], check: dict[str, Any] | None) -> None:
-    """Put into ``record`` how the engine compares with the simulator. Where they do not agree, the engine's headline
-    numbers are withheld, and no limit counts as kept."""
-    record["check"] = check
-    if check is not None and not check["kept"]:
+def add_checks(record: dict[str, Any], check: dict[str, Any] | None, check_mos: dict[str, Any] | None) -> None:
+    """Put into ``record`` how the engine compares with the simulator, on calibrated edges and in transistors. Where one
+    of them does not agree, the engine's headline numbers are withheld, and no limit counts as kept."""
+    record["check"], record["check_mos"] = check, check_mos
+    if any(done is not None and not done["kept"] for done in (check, check_mos)):
         record["summary"] |= dict.fromkeys(_HEADLINE) | {"kept": False}
 
 
+def calibration_text(conditions: Sequence[Condition], dies: Dies, home: Condition) -> str:
+    """``calibration.json``: the model of the edge at each condition, in the names of ``veriloga/kc_cal_relu.va``."""
+    rows = [{**asdict(c), "edges": asdict(m)} for c, m in zip(conditions, dies.models, strict=True)]
+    whole = {
+        "t_unit_s": dies.t_unit,
+        "mismatch": None if dies.spread is None else asdict(dies.spread),
+        "about": home.name,
+        "sensitivities": sensitivities(conditions, dies.models, home),
+        "conditions": rows,
+    }
+    return json.dumps(whole, indent=1, allow_nan=False) + "\n"
+
+
 def _row(
-    study: PvtStudy, condition: Condition, shift: EdgeShift, right: Counts, lost: int, samples: int
+    study: PvtStudy, condition: Condition, model: EdgeModel, right: Counts, lost: int, samples: int
 ) -> dict[str, Any]:
     dies = right.size
     good = int((right >= study.limits.die_accuracy * samples).sum())
@@ -109,10 +125,15 @@ def _row(
         "yield": good / dies,
         "yield_interval": list(wilson(good, dies)),
         "not_finite": lost,
-        "gain_min": min(shift.gain),
-        "gain_max": max(shift.gain),
-        "shift": shift.shift[0],
-        "fit_error": shift.fit_error,
+        "gain_min": min(model.gain),
+        "gain_max": max(model.gain),
+        "shift": model.shift[0],
+        "rounding": model.rounding,
+        "lag_s": model.lag,
+        "fit_error": model.error.largest,
+        "fit_rms": model.error.rms,
+        "plain_fit_error": model.plain_error.largest,
+        "departure": model.departure,
     }
 
 

@@ -1,7 +1,5 @@
-"""Cases of the fast engine repeated in ngspice at behavioural level, on the die's own network: what it is worth.
-
-A die's edges are again edges of Eq. (6), so its circuit is the ordinary behavioural one of the network with its θ.
-"""
+"""Cases of the fast engine repeated in ngspice, on the calibrated Verilog-A edges of their condition and die or in
+transistors (:mod:`kcnet_eda.study.pvt_mos`): what the engine is worth."""
 
 from __future__ import annotations
 
@@ -9,28 +7,31 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kcnet_eda.dynamics.edge_law import BuiltEdges
 from kcnet_eda.errors import KcnetError
-from kcnet_eda.export.circuit import build_circuit
-from kcnet_eda.export.netlist import render_netlist
-from kcnet_eda.export.testbench import ORDERS, Sample, SolverSettings, render_testbench, stage_window
-from kcnet_eda.files import resource_dir
-from kcnet_eda.network.graph import Network
-from kcnet_eda.physical.scaling import resolve
+from kcnet_eda.export.calibrated import MODULE, CalibratedDie, render_die
+from kcnet_eda.export.testbench import ORDERS, SolverSettings, Window
+from kcnet_eda.files import resource_dir, sha256_bytes, sha256_file
+from kcnet_eda.physical.condition import Condition
+from kcnet_eda.physical.scaling import Scaling
 from kcnet_eda.study.accuracy import wilson
 from kcnet_eda.study.batch import status_of
+from kcnet_eda.study.dies import Dies
 from kcnet_eda.study.store import Result, Status
-from kcnet_eda.tools.openvaf import compile_file, with_includes
+from kcnet_eda.tools.locate import find_openvaf
+from kcnet_eda.tools.openvaf import compile_file, version, with_includes
 from kcnet_eda.tools.rawfile import read_transient
 from kcnet_eda.tools.simulators import NGSPICE, explain
 
-#: Least share of labels on which simulator and engine agree for the engine's numbers to be given.
-AGREEMENT = 0.99
+Floats = NDArray[np.float64]
+
 _SETTINGS = SolverSettings(1e-3, 200, ORDERS[NGSPICE.name])
 _TIMEOUT_S = 120.0
 _CASES = 1  # the first word of the key by which cases are drawn
@@ -46,9 +47,37 @@ class Case:
     sample: int
 
 
-def draw_cases(count: int, seed: int, worst: int, conditions: int, dies: int, samples: int) -> list[Case]:
-    """``count`` different cases (all, where there are fewer), at least a quarter of them of the condition ``worst``."""
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_CASES,)))
+class Level(Protocol):
+    """A way to repeat cases in a simulator; its headline stands where at least ``agreement`` of the labels agree."""
+
+    @property
+    def name(self) -> str:
+        """As :data:`kcnet_eda.export.circuit.LEVELS` has it."""
+
+    @property
+    def agreement(self) -> float:
+        """The least share of labels."""
+
+    @property
+    def dies(self) -> Dies:
+        """The dies of the cases."""
+
+    def edges(self, case: Case) -> BuiltEdges:
+        """What the engine compares with it: one die."""
+
+    def key(self, case: Case, v0: Floats) -> str:
+        """The hash of all that determines the run."""
+
+    def run(self, case: Case, v0: Floats, folder: Path) -> Result:
+        """One sample from ``v0`` [nodes]; its final state in model units. ``folder`` stays where it failed."""
+
+
+def draw_cases(
+    count: int, seed: int, worst: int, conditions: int, dies: int, samples: int, stream: int = 0
+) -> list[Case]:
+    """``count`` different cases (all, where there are fewer), at least a quarter of them of the condition ``worst``;
+    another ``stream`` draws others."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_CASES, stream)))
     count = min(count, conditions * dies * samples)
     of_worst = min(-(-count // _WORST_SHARE), dies * samples)
     found = {Case(worst, *divmod(int(i), samples)) for i in rng.choice(dies * samples, of_worst, replace=False)}
@@ -57,66 +86,93 @@ def draw_cases(count: int, seed: int, worst: int, conditions: int, dies: int, sa
     return sorted(found)
 
 
-def run_case(network: Network, v0: NDArray[np.float64], folder: Path) -> Result:
-    """One sample, from ``v0`` [nodes], through a die's ``network`` in ngspice; its final state in model units. The
-    folder stays where it failed."""
-    started = time.monotonic()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    circuit = build_circuit(network, resolve(), ())
-    (stage,) = circuit.stages
-    window, modules = stage_window(circuit, stage, _SETTINGS), sorted(circuit.modules(gated=False))
-    try:
-        for module in modules:
-            source = resource_dir("veriloga") / f"{module}.va"
-            for file in with_includes(source):
-                shutil.copyfile(file, folder / file.name)
-            shutil.copyfile(compile_file(source), folder / f"{module}.osdi")
-        (folder / "die.inc").write_text(render_netlist(circuit, stage, NGSPICE.name))
-        deck = folder / f"die{NGSPICE.suffix}"
-        start = circuit.scaling.v_unit * v0[1:]
-        deck.write_text(
-            render_testbench(
-                circuit,
-                window,
-                _SETTINGS,
-                [Sample("case", start, "die")],
-                simulator=NGSPICE.name,
-                netlist="die.inc",
-                osdi=[f"{module}.osdi" for module in modules],
-            )
+@dataclass(frozen=True, eq=False)
+class Behavioral:
+    """Calibrated Verilog-A edges, of the condition and with the normal numbers of the die."""
+
+    dies: Dies
+    conditions: Sequence[Condition]
+    scaling: Scaling
+    name: str = "behavioral"
+    agreement: float = 0.99
+
+    def edges(self, case: Case) -> BuiltEdges:
+        """The edges of the case's die."""
+        return self.dies.edges(case.condition, range(case.die, case.die + 1))
+
+    @cached_property
+    def _tools(self) -> str:
+        device = [sha256_file(file) for file in with_includes(_source())]
+        return "\n".join([*device, version(find_openvaf()), NGSPICE.version()])
+
+    def _deck(self, case: Case, v0: Floats) -> tuple[str, Window]:
+        d, at = self.dies, case.condition
+        die = CalibratedDie(
+            d.cells.network,
+            d.cells.ends,
+            d.biased(at, case.die),
+            d.units,
+            d.models[at],
+            d.spread,
+            d.normals(case.die)[0],
+            case.die,
+            self.conditions[at].temperature,
         )
-        done = NGSPICE.run(deck, folder / "die.log", _TIMEOUT_S)
-        raw = folder / "die.raw"
-        if not raw.exists():
-            raise explain(done)
-        waves = read_transient(raw, window.nets, window.t_end)
-    except KcnetError as error:
-        return Result(status_of(error), str(error), time.monotonic() - started)
-    volts = (waves.values[-1] - circuit.scaling.v_cm) / circuit.scaling.v_unit
-    shutil.rmtree(folder)
-    return Result(Status.PASSED, "", time.monotonic() - started, done.peak_kib, np.concatenate([[0.0], volts]))
+        return render_die(die, self.scaling, _SETTINGS, v0, "die")
+
+    def key(self, case: Case, v0: Floats) -> str:
+        """The deck has all numbers of the case in it, but names its conditions only by what they change."""
+        return sha256_bytes("\n".join([repr(case), self._tools, self._deck(case, v0)[0]]).encode())
+
+    def run(self, case: Case, v0: Floats, folder: Path) -> Result:
+        """One sample in ngspice."""
+        started = time.monotonic()
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        text, window = self._deck(case, v0)
+        try:
+            shutil.copyfile(compile_file(_source()), folder / f"{MODULE}.osdi")
+            deck = folder / f"die{NGSPICE.suffix}"
+            deck.write_text(text)
+            done = NGSPICE.run(deck, folder / "die.log", _TIMEOUT_S)
+            raw = folder / "die.raw"
+            if not raw.exists():
+                raise explain(done)
+            waves = read_transient(raw, window.nets, window.t_end)
+        except KcnetError as error:
+            return Result(status_of(error), str(error), time.monotonic() - started)
+        v_end = np.append(0.0, (waves.values[-1] - self.scaling.v_cm) / self.scaling.v_unit)
+        shutil.rmtree(folder)
+        return Result(Status.PASSED, "", time.monotonic() - started, done.peak_kib, v_end)
+
+
+def _source() -> Path:
+    return resource_dir("veriloga") / f"{MODULE}.va"
 
 
 def judge(
-    readout: NDArray[np.int32], engine: Sequence[NDArray[np.float64]], results: Sequence[Result]
+    level: Level, readout: NDArray[np.int32], engine: Sequence[Floats], results: Sequence[Result]
 ) -> dict[str, Any] | None:
-    """How the engine's final states [nodes] compare with ngspice's; None where no case was repeated. A run that failed
-    agrees with nothing. ``largest`` is the largest voltage difference over the range of ngspice's final voltages."""
+    """How the engine's final states [nodes] compare with a level's; None where no case was repeated. A run that failed
+    agrees with nothing. ``largest`` and ``median`` (over cases, of their largest) are voltage differences over the
+    range of the level's final voltages."""
     if not results:
         return None
     pairs = [(v, r.v_end) for v, r in zip(engine, results, strict=True) if r.v_end is not None]
     agree = sum(int(np.argmax(v[readout]) == np.argmax(end[readout])) for v, end in pairs)
-    ends = np.array([end for _, end in pairs])
-    largest = max((float(np.abs(v - end).max()) for v, end in pairs), default=None)
+    span = float(np.ptp(np.array([end for _, end in pairs]))) if pairs else float("nan")
+    differences = [float(np.abs(v - end).max()) / span for v, end in pairs]
     failed = [r.message for r in results if r.v_end is None]
     return {
+        "level": level.name,
         "cases": len(results),
         "agree": agree,
         "agreement": agree / len(results),
         "agreement_interval": list(wilson(agree, len(results))),
-        "largest": None if largest is None else largest / float(np.ptp(ends)),
+        "asked": level.agreement,
+        "largest": max(differences, default=None),
+        "median": float(np.median(differences)) if pairs else None,
         "failed": len(failed),
         "first_failure": failed[0] if failed else None,
-        "kept": bool(agree >= AGREEMENT * len(results)),
+        "kept": bool(agree >= level.agreement * len(results)),
     }

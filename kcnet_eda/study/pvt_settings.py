@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,11 +17,14 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Spread(Settings):
-    """Mismatch of edges independent of each other: relative of θ1, and of θ2 in I_u. The defaults are those of training
-    for the cell, out of 3.3 V kits' own Monte Carlo."""
+    """Mismatch of cells independent of each other, as σ of a cell of one unit; of k units by Pelgrom's rule
+    (:mod:`kcnet_eda.physical.mismatch`)."""
 
-    sigma_gain: Annotated[_NotNegative, Field(description="σ of θ1, over θ1")] = 0.03
-    sigma_offset: Annotated[_NotNegative, Field(description="σ of θ2, in I_u")] = 0.04
+    sigma_gain: Annotated[_NotNegative, Field(description="σ of θ1, over θ1")] = 0.05
+    sigma_offset: Annotated[_NotNegative, Field(description="σ of θ2, in I_u")] = 0.025
+    sigma_ratio: Annotated[_NotNegative, Field(description="σ of what leaves s over what enters d")] = 0.0
+    bias_gain: Annotated[_NotNegative, Field(description="σ of all θ1 of a die, over θ1")] = 0.0
+    bias_offset: Annotated[_NotNegative, Field(description="σ of all θ2 of a die, in I_u a unit")] = 0.0
 
 
 class Limit(Settings):
@@ -58,9 +61,15 @@ class PvtStudy(Settings):
     ] = ("0%",)
     temperatures: Annotated[tuple[Number, ...], Field(description="°C; the kit's nominal if none is given")] = ()
     dies: Annotated[int, Field(ge=1, description="the same in every condition")] = 100
-    mismatch: Annotated[Spread | None, Field(description="spread over dies; null: none")] = Spread()
+    mismatch: Annotated[
+        Spread | Literal["kit"] | None, Field(description="spread over dies; kit: its own Monte Carlo; null: none")
+    ] = "kit"
+    t_unit: Annotated[Positive, Field(description="seconds of a model unit of time; the lag is measured by it")] = (
+        300e-9
+    )
     steps: Annotated[int, Field(ge=5, le=10_000, description="RK4 steps")] = 15
     repeat: Annotated[int, Field(ge=0, le=100_000, description="cases repeated in ngspice, behavioural level")] = 0
+    repeat_mos: Annotated[int, Field(ge=0, le=10_000, description="cases repeated in transistors, no mismatch")] = 0
     limits: Annotated[Limits, Field(description="what must hold")] = Limits()
 
     @field_validator("supplies")
