@@ -97,6 +97,17 @@ class InferencePlan:
         return self.blocks.precharge
 
     @property
+    def edge(self) -> float:
+        """How long an edge of the enables takes."""
+        b = self.blocks
+        return _EDGE * min(b.switch_ohms * self.circuit.scaling.c, b.tau_sample, b.tau_compare)
+
+    @property
+    def written_at(self) -> float:
+        """Where the switches are open: two edges before the network begins, which nothing then holds back."""
+        return self.evolve_begin - 2 * self.edge
+
+    @property
     def evolve_begin(self) -> float:
         """Where the switches are open and the edges begin to conduct."""
         return self.blocks.precharge + self.blocks.write
@@ -135,7 +146,6 @@ def render_inference(
     """The netlist of one inference: the network with enables, and the blocks around it; ``inputs`` [nodes of the first
     phase without ground] in volts above the rail are what is written. ``steps`` are the solver's steps a phase."""
     circuit, b = plan.circuit, plan.blocks
-    edge = _EDGE * min(b.switch_ohms * circuit.scaling.c, b.tau_sample, b.tau_compare)
     outputs = [circuit.banks[-1].nets[n] for n in readout]
     # Each level is enabled when those before it have settled.
     level_begins = [plan.compare_begin + i * b.level for i in range(len(plan.levels))]
@@ -152,7 +162,7 @@ def render_inference(
         title=title,
         plan=plan,
         blocks=b,
-        edge=edge,
+        edge=plan.edge,
         rail=circuit.nets[0],
         c=circuit.scaling.c,
         v_unit=circuit.scaling.v_unit,

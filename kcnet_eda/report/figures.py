@@ -202,17 +202,20 @@ def lines(
             marker={"symbol": _SYMBOLS[number % len(_SYMBOLS)], "size": 8},
         )
     for text, at in (upright or {}).items():
-        figure.add_vline(x=at, line={"color": _OTHER, "dash": "dot"}, annotation_text=html.escape(text))
+        figure.add_vline(x=at, line={"color": _OTHER, "dash": "dot"})
+        where = float(np.log10(at)) if logarithmic[0] else at  # an annotation's place is the axis's own
+        label = {"yref": "paper", "yanchor": "bottom", "showarrow": False}
+        figure.add_annotation(x=where, y=1.0, text=html.escape(text), **label)
     axes = [
         {"title": title, **({"type": "log", "exponentformat": "power"} if of_log else {}), **_AXIS}
         for title, of_log in zip(titles, logarithmic, strict=True)
     ]
     figure.update_layout(
-        height=420,
-        margin={"l": 80, "r": 30, "t": 40, "b": 60},
+        height=440,
+        margin={"l": 80, "r": 30, "t": 70, "b": 60},
         xaxis=axes[0],
         yaxis=axes[1],
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+        legend={"orientation": "h", "y": 1.08, "yanchor": "bottom"},
     )
     return _fragment(figure, div_id)
 

@@ -209,8 +209,8 @@ def _measure(
     numbers = [
         _reached(t, precharge, 0.0, plan.write_begin, section.accuracy),
         float(np.interp(plan.write_begin, t, precharge)),
-        _reached(t, write, plan.write_begin, plan.evolve_begin, section.accuracy),
-        float(np.interp(plan.evolve_begin, t, write)),
+        _reached(t, write, plan.write_begin, plan.written_at, section.accuracy),
+        float(np.interp(plan.written_at, t, write)),
         float(np.abs(held - at_t).max() / max(float(np.ptp(at_t)), np.finfo(float).tiny)),
         float(stands - plan.compare_begin),
         float(label[-1]),
