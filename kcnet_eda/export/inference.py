@@ -3,9 +3,9 @@ and compared.
 
 The order. All nodes are switched to the common mode (precharge: what the sample before left is erased); the switches'
 sources step to the inputs (write); the switches open and the edges conduct (evolve, with transfer windows between
-phases where there are any); at the end of T the sample-and-holds stop following the outputs within the aperture; then
-the comparator tree is enabled, each level when those before it have settled. The blocks are ``veriloga/kc_switch.va``,
-``kc_sample_hold.va`` and ``kc_argmax.va``.
+phases where there are any); at the end of T the edges' enable falls and the outputs stand; when the sample-and-holds
+have settled to them they let go within the aperture; then the comparator tree is enabled, each level when those before
+it have settled. The blocks are ``veriloga/kc_switch.va``, ``kc_sample_hold.va`` and ``kc_argmax.va``.
 """
 
 from __future__ import annotations
@@ -67,12 +67,13 @@ def decode(
 
 @dataclass(frozen=True)
 class Blocks:
-    """What stands around the network, seconds and SI units: the time given to precharge and write, the switches'
-    resistance, the tracking buffers' and the comparators' time constants, the aperture, the comparators' resolution
-    [V], and the time given to each level of their tree. All capacitors are the nodes' C."""
+    """What stands around the network, seconds and SI units: the time given to precharge, write, and following the
+    outputs, the switches' resistance, the tracking buffers' and the comparators' time constants, the aperture, the
+    comparators' resolution [V], and the time given to each level of their tree. All capacitors are the nodes' C."""
 
     precharge: float
     write: float
+    follow: float
     switch_ohms: float
     tau_sample: float
     aperture: float
@@ -113,9 +114,14 @@ class InferencePlan:
         return self.blocks.precharge + self.blocks.write
 
     @property
-    def sample_at(self) -> float:
-        """T after that: where the sample-and-holds begin to hold."""
+    def evolve_end(self) -> float:
+        """T after that: where the edges stop."""
         return self.evolve_begin + self.circuit.run_time(True)
+
+    @property
+    def sample_at(self) -> float:
+        """Where the sample-and-holds have settled and begin to let go."""
+        return self.evolve_end + self.blocks.follow
 
     @property
     def compare_begin(self) -> float:
@@ -152,12 +158,13 @@ def render_inference(
     corners = [
         plan.write_begin,
         plan.evolve_begin,
+        plan.evolve_end,
         plan.sample_at,
         plan.compare_begin,
         *level_begins[1:],
     ]
     assert all(before < after for before, after in pairwise(corners))
-    return render_gated_netlist(circuit, steps, _SIMULATOR, plan.evolve_begin) + render(
+    return render_gated_netlist(circuit, steps, _SIMULATOR, plan.evolve_begin, freeze=True) + render(
         "ngspice/inference.j2",
         title=title,
         plan=plan,

@@ -90,14 +90,16 @@ def _later(corners: list[tuple[float, float]], lead: float, half: float) -> tupl
     return (*head, *((t + lead, volts) for t, volts in corners[1:]))
 
 
-def enables(circuit: Circuit, steps: int, simulator: str, lead: float = 0.0) -> tuple[Enable, ...]:
+def enables(
+    circuit: Circuit, steps: int, simulator: str, lead: float = 0.0, freeze: bool = False
+) -> tuple[Enable, ...]:
     """One enable a phase, 1 V within its time and 0 V outside, each edge centred on the hand-over; ``steps`` are the
-    solver's steps a phase. The first phase begins after ``lead`` seconds."""
+    solver's steps a phase. The first phase begins after ``lead`` seconds; with ``freeze`` the last one's falls too."""
     half, line = _half_ramp(circuit, steps, simulator), circuit.timeline
     found = []
     for number, (begin, end) in enumerate(line.phases):
         corners = [(0.0, 1.0)] if number == 0 else [(0.0, 0.0), (begin - half, 0.0), (begin + half, 1.0)]
-        if end < line.end:
+        if end < line.end or freeze:
             corners += [(end - half, 1.0), (end + half, 0.0)]
         found.append(Enable(f"en{number}", _later(corners, lead, half)))
     return tuple(found)
@@ -122,10 +124,11 @@ def all_nets(circuit: Circuit) -> tuple[str, ...]:
     return tuple(dict.fromkeys(net for bank in circuit.banks for net in bank.nets[1:]))
 
 
-def render_gated_netlist(circuit: Circuit, steps: int, simulator: str, lead: float = 0.0) -> str:
+def render_gated_netlist(circuit: Circuit, steps: int, simulator: str, lead: float = 0.0, freeze: bool = False) -> str:
     """One netlist of all phases: the devices of each conduct while its enable is high, and buffers move voltages
-    between capacitors while that of a transfer window is. For the first ``lead`` seconds nothing conducts."""
-    signals = enables(circuit, steps, simulator, lead)
+    between capacitors while that of a transfer window is. For the first ``lead`` seconds nothing conducts; with
+    ``freeze`` nothing does after T."""
+    signals = enables(circuit, steps, simulator, lead, freeze)
     windows = transfer_enables(circuit, steps, simulator, lead)
     return render(
         f"{simulator}/netlist.j2",

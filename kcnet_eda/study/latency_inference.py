@@ -36,6 +36,7 @@ MEASURED = (
     "precharge_left",
     "write_s",
     "write_left",
+    "sample_s",
     "hold_error",
     "compare_s",
     "label",
@@ -62,6 +63,7 @@ def blocks_of(section: Inference, scaling: Scaling) -> Blocks:
     return Blocks(
         precharge=write * t_u,
         write=write * t_u,
+        follow=settle * section.sample * t_u,
         switch_ohms=section.switch * t_u / scaling.c,
         tau_sample=section.sample * t_u,
         aperture=section.aperture * t_u,
@@ -127,7 +129,7 @@ def _table(section: Inference, plan: InferencePlan, good: list[Row]) -> list[Row
         ("write", b.write, largest("write_s"), largest("write_left")),
         ("evolve", circuit.t_end, circuit.t_end, None),
         ("hand over between phases", circuit.timeline.in_windows, circuit.timeline.in_windows, None),
-        ("sample: aperture", b.aperture, b.aperture, largest("hold_error")),
+        ("sample", b.follow + b.aperture, largest("sample_s"), largest("hold_error")),
         ("compare", len(plan.levels) * b.level, largest("compare_s"), None),
     ]
     return [
@@ -197,8 +199,9 @@ def _measure(
     holds = v[:, [column[net] for net in plan.holds]]
     precharge = np.abs(nodes).max(axis=1) / max(float(np.abs(nodes[0]).max()), np.finfo(float).tiny)
     write = np.abs(nodes - target).max(axis=1) / max(float(np.abs(target).max()), np.finfo(float).tiny)
-    at_t = np.array([np.interp(plan.sample_at, t, column_) for column_ in outputs.T])
-    held = np.array([np.interp(plan.compare_begin, t, column_) for column_ in holds.T])
+    at_t = np.array([np.interp(plan.sample_at, t, volts) for volts in outputs.T])
+    span = max(float(np.ptp(at_t)), np.finfo(float).tiny)
+    behind = np.abs(holds - at_t).max(axis=1) / span
     decisions = {cell.decision: v[:, column[cell.decision]] for level in plan.levels for cell in level}
     label = decode(plan.levels, plan.holds, decisions)
     other = np.flatnonzero((label != label[-1]) & (t >= plan.compare_begin))
@@ -211,7 +214,8 @@ def _measure(
         float(np.interp(plan.write_begin, t, precharge)),
         _reached(t, write, plan.write_begin, plan.written_at, section.accuracy),
         float(np.interp(plan.written_at, t, write)),
-        float(np.abs(held - at_t).max() / max(float(np.ptp(at_t)), np.finfo(float).tiny)),
+        _reached(t, behind, plan.evolve_end, plan.sample_at, section.accuracy) + plan.blocks.aperture,
+        float(np.interp(plan.compare_begin, t, behind)),
         float(stands - plan.compare_begin),
         float(label[-1]),
         float(np.argmax(at_t)),
