@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+from numpy.typing import NDArray
 
 from kcnet_eda.export.render import render
 from kcnet_eda.report import figures
 from kcnet_eda.study.latency_record import NOT_RUN
 
 Record = dict[str, Any]
+_MARKED = ("write", "evolve", "freeze")  # instants that lie far enough apart to be named
 _PS = 1e12  # for axes: what picoseconds a second has
 
 
-def latency_html(record: Record) -> str:
-    """The report as one page."""
+def latency_html(record: Record, arrays: dict[str, NDArray[Any]]) -> str:
+    """The report as one page; ``arrays`` are those of the run's ``outputs.npz``."""
     sections = record["sections"]
-    drawers = {"size": _size, "decision": _decision, "inference": _inference, "physical": _physical}
+    drawers: dict[str, Callable[[Record], list[str]]] = {
+        "size": _size,
+        "decision": _decision,
+        "inference": partial(_inference, arrays=arrays),
+        "physical": _physical,
+    }
     plots = {
         name: draw(sections[name])
         if sections[name]["status"] != NOT_RUN
@@ -70,10 +80,18 @@ def _decision(section: Record) -> list[str]:
     ]
 
 
-def _inference(section: Record) -> list[str]:
+def _inference(section: Record, arrays: dict[str, NDArray[Any]]) -> list[str]:
     steps = [step for step in section["steps"] if step["given_s"]]
     times = [step["given_s"] / section["t_total_s"] for step in steps]
-    return [figures.bars("blocks", [step["step"] for step in steps], times, "time, of T")]
+    plots = [figures.bars("blocks", [step["step"] for step in steps], times, "time, of T")]
+    if "inference_time" in arrays:
+        names = section["outputs"]
+        t = (arrays["inference_time"] / section["t_total_s"]).tolist()
+        held = arrays["inference_volts"][:, len(names) :].T.tolist()
+        series = {f"held {name}": (t, volts) for name, volts in zip(names, held, strict=True)}
+        marks = {name: at / section["t_total_s"] for name, at in section["instants_s"].items() if name in _MARKED}
+        plots.append(figures.lines("whole", series, ("time, of T", "V"), markers=False, upright=marks))
+    return plots
 
 
 def _physical(section: Record) -> list[str]:

@@ -55,7 +55,7 @@ def report(run: Path, out: Path | None = None) -> Path:
     elif record.get("study") == PVT:
         html = pvt_html(record, arrays["right"])
     elif record.get("study") == LATENCY:
-        html = latency_html(record)
+        html = latency_html(record, arrays)
     else:
         network = load_network(run / NETWORK)
         html = render(

@@ -30,7 +30,7 @@ from kcnet_eda.study.latency_scaling import run_scaling
 from kcnet_eda.study.latency_settings import LatencyStudy
 from kcnet_eda.study.latency_size import run_size
 from kcnet_eda.study.simulate import BUNDLE, NETWORK, OUTPUTS, RECORD, REPORT, STORE, refuse_foreign, require_fit
-from kcnet_eda.study.store import open_store
+from kcnet_eda.study.store import Status, Store, open_store
 
 #: The tables of each section: file, and the list of rows within the section.
 TABLES = {
@@ -91,7 +91,8 @@ def study_latency(
         record["summary"]["wall_s"] = round(time.monotonic() - started, 3)
         shutil.copyfile(source, out / NETWORK)
         arrays = io.BytesIO()
-        np.savez_compressed(arrays, x0=bench.x0, v_end_software=bench.v_ref, index=data.index)
+        shown = _shown_waveform(store, found["inference"]) if "inference" in found else {}
+        np.savez_compressed(arrays, x0=bench.x0, v_end_software=bench.v_ref, index=data.index, **shown)
         write_atomic(out / OUTPUTS, arrays.getvalue())
         for name, section_found in found.items():
             for file, rows in TABLES[name]:
@@ -100,6 +101,13 @@ def study_latency(
         write_atomic(out / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
         shutil.rmtree(out / "work", ignore_errors=True)
     return record
+
+
+def _shown_waveform(store: Store, inference: Row) -> dict[str, Any]:
+    """The waveforms of the first whole inference that passed, for the report: seconds, volts of outputs and holds."""
+    key = next((row["key"] for row in inference["samples"] if row["status"] == Status.PASSED), None)
+    waveform = None if key is None else store.result(key).waveform
+    return {} if waveform is None else {"inference_time": waveform[0], "inference_volts": waveform[1]}
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
