@@ -1,6 +1,6 @@
 """The full latency study of the shipped digits network, and its numbers: docs/latency.md.
 
-    python benchmarks/latency_digits.py [--samples 450] [--mos-samples 20] [--jobs 1] [--out FOLDER]
+    python benchmarks/latency_digits.py [--samples 450] [--mos-samples 20] [--currents 1] [--jobs 1] [--out FOLDER]
 
 The published MNIST network takes part where $KCNET_DATA has it. An interrupted run goes on (``--out``).
 """
@@ -33,8 +33,8 @@ decision: {{}}
 inference: {{samples: 10}}
 physical:
   samples: {mos_samples}
-  t_units: [1u, 300n, 100n, 50n, 30n, 20n, 16n]
-  currents: [1, 2]
+  t_units: [1u, 300n, 100n, 50n, 30n, 16n]
+  currents: {currents}
 """
 
 
@@ -42,13 +42,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=450)
     parser.add_argument("--mos-samples", type=int, default=20)
+    parser.add_argument("--currents", type=float, nargs="+", default=[1.0], help="of the kit's unit current")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     out = given.out or Path(tempfile.mkdtemp())
     out.mkdir(parents=True, exist_ok=True)
     file = out / "study.yaml"
-    file.write_text(STUDY.format(samples=given.samples, mos_samples=given.mos_samples))
+    file.write_text(STUDY.format(samples=given.samples, mos_samples=given.mos_samples, currents=given.currents))
     load = os.getloadavg()[0]
     with RichProgress(Console(stderr=True)) as progress:
         r = api.study_latency(file, out / "run", jobs=given.jobs, progress=progress)
