@@ -24,10 +24,10 @@ data: digits:test
 samples: {samples}
 scaling: {{samples: 4, simulators: [ngspice, vacask]}}
 size:
-  edges: [300, 1000, 3000, 10000, 30000, 100000, 1000000]
+  edges: [300, 1000, 3000, 10000, 30000, 100000, 300000, 1000000]
   networks: [digits, digits_mos, mnist, published/mnist]
   vacask_above: 20000
-  engine_above: 500000
+  engine_above: 2000000
   timeout_s: 1200
 decision: {{}}
 inference: {{samples: 10}}

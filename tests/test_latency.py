@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import make_network
+from conftest import decaying, make_network, repeating, repeating_solution
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
@@ -271,6 +271,22 @@ def test_what_the_write_leaves_is_exp_of_time_over_rc_and_more_where_the_switch_
     assert steps["compare"]["needed_s"] <= steps["compare"]["given_s"]
 
 
+def test_phases_hand_over_within_the_one_deck(tmp_path: Path) -> None:
+    save_network(repeating(), tmp_path / "two.kcnet")
+    x = np.array([[1.0, -0.6], [-0.2, 0.9], [0.3, 0.5]])
+    np.savez(tmp_path / "x.npz", x=x)
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        f"network: {tmp_path / 'two.kcnet'}\ndata: {tmp_path / 'x.npz'}\ninference: {{samples: 3, draws: 1}}\n"
+    )
+    found = api.study_latency(file, tmp_path / "run", jobs=1)["sections"]["inference"]
+    labels = [int(np.argmax(repeating_solution(*row)[[0, 2, 3]])) for row in x]
+    assert [row["label"] for row in found["samples"]] == labels
+    steps = {step["step"]: step["given_s"] for step in found["steps"]}
+    assert steps["evolve"] == pytest.approx(1.5e-12) and steps["hand over between phases"] == pytest.approx(0.25e-12)
+    assert found["t_total_s"] == pytest.approx(1.75e-12)
+
+
 def test_transistors_are_off_by_more_when_they_have_to_be_faster(small: Path, tmp_path: Path) -> None:
     rows = [(1, 2, 1.0, -1.0, 0.0, 1.0, RELU), (2, 3, 0.8, -0.8, 0.5, 1.0, RELU), (3, 1, 1.2, -1.2, 0.2, 1.0, RELU)]
     save_network(make_network(rows, 4, examples=[[1.0, 0.2, -0.5]]), tmp_path / "cells.kcnet")
@@ -367,6 +383,11 @@ def test_all_that_is_wrong_with_a_study_file_is_told_at_once(small: Path, tmp_pa
     assert all(word in str(caught.value) for word in ("colour", "scaling.samples", "inference.switch"))
     with pytest.raises(InvalidInputError, match="no section"):
         api.study_latency(small, tmp_path / "run")
+    save_network(decaying(None), tmp_path / "one.kcnet")
+    alone = tmp_path / "alone.yaml"
+    alone.write_text(f"network: {tmp_path / 'one.kcnet'}\ndata: gaussian:3\ndecision: {{}}\n")
+    with pytest.raises(InvalidInputError, match="nothing to decide"):
+        api.study_latency(alone, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -75,6 +75,10 @@ def study_latency(
         )
     source = network_path(study.network)
     network = load_network(source)
+    if network.readout.size < 2 and (study.decision or study.inference):
+        raise InvalidInputError(
+            str(source), ["has one output, so that there is nothing to decide"], "Leave out decision and inference."
+        )
     data = load_data(study.data, study.data_dir, features=network.inputs.size, seed=study.seed)
     require_fit(data, network)
     data = data.head(study.samples)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kcnet_eda.dynamics.contract import node_scales
 from kcnet_eda.export.circuit import Circuit, build_circuit
 from kcnet_eda.export.testbench import SolverSettings
 from kcnet_eda.files import sha256_bytes
@@ -23,7 +24,7 @@ def run_scaling(bench: LatencyBench, section: Scaling) -> Row:
     """Run the section; its part of the record."""
     network, n = bench.network, min(section.samples, len(bench.data))
     x0, v_ref = bench.x0[:n], bench.v_ref[:n]
-    span = float(np.ptp(v_ref[:, network.readout]))
+    span = float(node_scales(network, x0)[network.readout[0]])
     same = sha256_bytes(dump_network(network))
     tasks: list[Task] = []
     places: list[tuple[str, int, Circuit, SolverSettings]] = []
