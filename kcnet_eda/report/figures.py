@@ -17,6 +17,12 @@ Counts = NDArray[np.int64]
 _WINNER, _RUNNER_UP, _OTHER = "#0072B2", "#D55E00", "#8c8c8c"  # Okabe and Ito's: safe for colour-blind readers
 _COLOURS = (_WINNER, _RUNNER_UP, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES, _SYMBOLS = ("solid", "dash", "dot", "dashdot"), ("circle", "square", "diamond", "x", "triangle-up")
+_BELOW = {
+    "orientation": "h",
+    "yref": "container",
+    "y": 0.0,
+    "yanchor": "bottom",
+}  # wraps on a narrow page, over nothing
 _AXIS = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.5)", "linecolor": "#8c8c8c"}
 
 
@@ -207,15 +213,15 @@ def lines(
         label = {"yref": "paper", "yanchor": "bottom", "showarrow": False}
         figure.add_annotation(x=where, y=1.0, text=html.escape(text), **label)
     axes = [
-        {"title": title, **({"type": "log", "exponentformat": "power"} if of_log else {}), **_AXIS}
+        {"title": title, **({"type": "log", "exponentformat": "power", "dtick": 1} if of_log else {}), **_AXIS}
         for title, of_log in zip(titles, logarithmic, strict=True)
     ]
     figure.update_layout(
         height=440,
-        margin={"l": 80, "r": 30, "t": 70, "b": 60},
+        margin={"l": 80, "r": 30, "t": 50, "b": 60},
         xaxis=axes[0],
         yaxis=axes[1],
-        legend={"orientation": "h", "y": 1.08, "yanchor": "bottom"},
+        legend=_BELOW,
     )
     return _fragment(figure, div_id)
 
@@ -246,10 +252,10 @@ def bars(div_id: str, names: list[str], values: list[float], title: str) -> str:
         figure.add_bar(y=[""], x=[value], name=name, orientation="h", marker={"color": colour})
     figure.update_layout(
         barmode="stack",
-        height=220,
-        margin={"l": 30, "r": 30, "t": 60, "b": 60},
+        height=300,
+        margin={"l": 30, "r": 30, "t": 40, "b": 60},
         xaxis={"title": title, **_AXIS},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
+        legend={**_BELOW, "traceorder": "normal"},
     )
     return _fragment(figure, div_id)
 
