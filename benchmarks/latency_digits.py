@@ -27,13 +27,13 @@ size:
   edges: [300, 1000, 3000, 10000, 30000, 100000, 300000, 1000000]
   networks: [digits, digits_mos, mnist, published/mnist]
   vacask_above: 20000
-  engine_above: 2000000
+  engine_above: 500000
   timeout_s: 1200
 decision: {{}}
 inference: {{samples: 10}}
 physical:
   samples: {mos_samples}
-  t_units: [1u, 300n, 100n, 50n, 30n, 16n]
+  t_units: [1u, 300n, 100n, 50n, 30n, 16n, 10n]
   currents: {currents}
 """
 
