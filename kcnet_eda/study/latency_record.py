@@ -104,6 +104,6 @@ def _verdicts(sections: Mapping[str, Row]) -> list[Row]:
             "transistors miss at the slowest T tried"
             if knee is None
             else f"in {mos['pdk']} down to T = {knee['t_total_s']:.3g} s"
-            + ("" if knee["bracketed"] else ", the fastest that was tried"),
+            + ("" if knee["bracketed"] else "; nothing faster was tried or could be built"),
         ),
     ]
