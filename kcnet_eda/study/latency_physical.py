@@ -25,13 +25,12 @@ from kcnet_eda.network.graph import Network, labels
 from kcnet_eda.network.store import dump_network, load_network, network_path
 from kcnet_eda.physical.pdk import Pdk, load_pdk
 from kcnet_eda.physical.scaling import resolve
-from kcnet_eda.study.calibrate import calibrate
 from kcnet_eda.study.engine_run import ENGINE, VERSION
-from kcnet_eda.study.export_mos import buildable, mos_settings
+from kcnet_eda.study.export_mos import buildable, calibrated, mos_settings
 from kcnet_eda.study.latency_bench import Floats, LatencyBench, Row, Task, failures, proportion
 from kcnet_eda.study.latency_inference import ktc_noise
 from kcnet_eda.study.latency_settings import Physical
-from kcnet_eda.study.mos_run import run_in_transistors
+from kcnet_eda.study.mos_run import mos_deck, run_in_transistors
 from kcnet_eda.study.pareto import not_dominated
 from kcnet_eda.study.rig import Bench, Rig
 from kcnet_eda.study.simulate import require_fit
@@ -108,9 +107,8 @@ def _at_current(kit: Pdk, factor: float) -> Pdk:
 def _circuit(bench: LatencyBench, rig: Rig, network: Network, t_unit: float) -> MosCircuit:
     op = rig.pdk.operating
     scaling = resolve(c=t_unit * op.i0 / op.v0, v_unit=op.v0, i_unit=op.i0, v_cm=op.common_mode)
-    edges = buildable(network, rig.pdk)
-    found = calibrate(rig, edges.theta1, edges.theta2, bench.progress)
-    return MosCircuit(build_circuit(network, scaling, (), None, "mos"), rig.pdk, rig.design, edges, found, rig.direct)
+    groups = calibrated(rig, buildable(network, rig.pdk), bench.progress)
+    return MosCircuit(build_circuit(network, scaling, (), None, "mos"), rig.pdk, rig.design, groups, rig.direct)
 
 
 def _where(mos: MosCircuit, network: Network, factor: float, t_unit: float) -> Row:
@@ -123,14 +121,14 @@ def _where(mos: MosCircuit, network: Network, factor: float, t_unit: float) -> R
         "t_total_s": t_unit * network.duration,
         "c": mos.circuit.scaling.c,
         "supply_v": op.supply,
-        "edges_out_of_reach": len(mos.calibration.out_of_reach),
+        "edges_out_of_reach": sum(len(group.found.out_of_reach) for group in mos.groups),
         "pins_largest_f": float(mos.parasitics[1:].max()),
     }
 
 
 def _task(section: Physical, rig: Rig, mos: MosCircuit, settings: SolverSettings, x0: Floats, i: int) -> Task:
     def make() -> Result:
-        run = run_in_transistors(rig, mos, settings, x0, section.timeout_s)
+        run = run_in_transistors(rig, mos_deck(rig, mos, settings, x0), section.timeout_s)
         seconds = run.tau * mos.circuit.scaling.t_unit
         kept = np.concatenate([run.v, run.supply[:, None]], axis=1)
         end = np.append(0.0, run.v[-1])
