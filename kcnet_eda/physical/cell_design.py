@@ -65,6 +65,8 @@ class CellDesign(CellLimits):
     clamp: Geometry
     trickle: Geometry
     """A few percent of I_u on the bias of ``source``: keeps the sink's gates near where they conduct."""
+    clamp_share: float
+    """Current of the clamp at the turn-on point, over I_u: less leaks less and wakes up later."""
     gate_resistance: float
     """Of a one-unit pair, 2/gm [ohm]: a first guess, which calibration corrects."""
     wide_gm_id: float
@@ -74,8 +76,6 @@ class CellDesign(CellLimits):
     models leave it out."""
     lead: float = 5e-9
     """Time constant of the degeneration resistor and the capacitor across it, seconds: about the mirrors' lag."""
-    clamp_share: float = 3e-3
-    """Current of the clamp at the turn-on point, over I_u: less leaks less and wakes up later."""
 
 
 #: The tanh cell's pair over the rectifying cell's, for the same current: towards weak inversion, where its law is tanh.
@@ -132,6 +132,7 @@ def design_cell(pdk: Pdk, nmos: GmIdTable, pmos: GmIdTable) -> CellDesign:
         clamp=_fit(pdk, "pmos", _CLAMP.w * share, max(_CLAMP.l, pdk.devices.pmos.length.min)),
         trickle=_fit(pdk, "pmos", pdk.devices.pmos.width.min, min(_TRICKLE_LENGTH, pdk.devices.pmos.length.max)),
         wide_gm_id=nmos.gm_id_at(wide, pair.l),
+        clamp_share=op.clamp_share,
         gate_resistance=2 / (op.gm_id.pair * op.i0),
         offset_per_unit=min(
             CellLimits.offset_per_unit, _PROGRAMMED * (1 - pdk.devices.pmos.width.min / sizes["source"].w)

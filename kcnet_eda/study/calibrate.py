@@ -24,10 +24,9 @@ from kcnet_eda.tools.simulators import NGSPICE
 
 Floats = NDArray[np.float64]
 
-_VERSION = 4  # of what the loop and its fit do: results of another are not taken from the cache
-_AIM = (
-    0.0015  # of full scale, what θ1 and θ2 are off at the box's edge: corrections stop here, at about the grid's step
-)
+_VERSION = 5  # of what the loop and its fit do: results of another are not taken from the cache
+_AIM = 0.0015  # of full scale, what θ1 and θ2 are off at the box's edge: corrections stop here
+_RATIO_AIM = 0.003  # likewise of the two ends' currents; the sink's length has steps of 0.4 %
 _PASSES = 9
 _POINTS, _CHECK_POINTS = (81, 3), (81, 9)
 _LARGEST_DECK = 128  # cells
@@ -75,7 +74,8 @@ def calibrate_kind(rig: Rig, kind: CellKind, theta: Floats, progress: Progress |
 def _key(rig: Rig, kind: CellKind, theta: Floats) -> str:
     sizes = kind.first(rig.pdk, rig.design, theta[:1])[0]
     deck = _deck(rig, sizes, theta[:1], _POINTS, capacitance=True)
-    settings = (_VERSION, kind.name, kind.settings, TOLERANCE, _AIM, _PASSES, _POINTS, _CHECK_POINTS, _LARGEST_STEP)
+    aims = (TOLERANCE, _AIM, _RATIO_AIM, _LARGEST_STEP)
+    settings = (_VERSION, kind.name, kind.settings, *aims, _PASSES, _POINTS, _CHECK_POINTS)
     words = [deck, rig.pdk.model_dump_json(exclude={"file"}), rig.models.sha256, NGSPICE.version(), repr(settings)]
     return sha256_bytes("\n".join([*words, repr(rig.design)]).encode() + theta.tobytes())[:24]
 
@@ -154,6 +154,7 @@ def _closed_loop(rig: Rig, kind: CellKind, theta: Floats, progress: Progress) ->
             fit = sign[due] * kind.fit(x, weight, mean, theta[due])[:, :free]
             ratio = kind.ratio(weight, found.source, found.sink, sizes.rows(due))
             error = (np.abs(fit - wanted[due]) / allowed[due]).max(axis=1)
+            error = np.maximum(error, np.abs(ratio - 1) / _RATIO_AIM)
             better = error < best_error[due]
             best = _put(best, due[better], sizes.rows(due[better]))
             best_error[due[better]] = error[better]
@@ -161,7 +162,7 @@ def _closed_loop(rig: Rig, kind: CellKind, theta: Floats, progress: Progress) ->
                 best_reasons[i] = reasons[i]
             slope[due] = _broyden(slope[due], asked[due] - last_asked[due], fit - last_fit[due])
             last_asked[due], last_fit[due] = asked[due], fit
-            left = (error > 1.0) | (np.abs(ratio - 1) > _AIM)
+            left = error > 1.0
             advance(int((~left).sum()))
             due, fit, ratio = due[left], fit[left], ratio[left]
             step = np.linalg.solve(slope[due], (wanted[due] - fit)[:, :, None])[:, :, 0]
