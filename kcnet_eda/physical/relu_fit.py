@@ -15,8 +15,8 @@ _SETTLED = 1e-9
 
 def box_points(n_x: int, n_u: int) -> tuple[Floats, Floats, Floats]:
     """The points of a sweep: x = v_s − v_d from −2·BOX to 2·BOX in the inner loop, and in the outer u from −1 to 1,
-    where the mean of v_s and v_d is u·(BOX − |x|/2); with each point's share of the box's area, by Simpson's rule over u
-    (``n_u`` is odd and at least 3), so that a coarse and a fine grid fit the same law. Arrays [n_x · n_u]."""
+    where the mean of v_s and v_d is u·(BOX − |x|/2); with each point's share of the box's area, by Simpson's rule over
+    u (``n_u`` is odd and at least 3), so that a coarse and a fine grid fit the same law. Arrays [n_x · n_u]."""
     x = np.tile(np.linspace(-2 * BOX, 2 * BOX, n_x), n_u)
     u = np.repeat(np.linspace(-1, 1, n_u), n_x)
     across = BOX - np.abs(x) / 2 + 2 * BOX / n_x  # the tips stand for a little area too
