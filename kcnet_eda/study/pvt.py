@@ -8,7 +8,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +17,34 @@ from numpy.typing import NDArray
 
 from kcnet_eda import __version__
 from kcnet_eda.config import load_settings
-from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.files import hold_folder, sha256_bytes, sha256_file, write_atomic
+from kcnet_eda.errors import InvalidInputError, ToolFailedError
+from kcnet_eda.files import hold_folder, resource_dir, sha256_bytes, sha256_file, write_atomic
 from kcnet_eda.network.data import DataSet, load_data
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.physical.condition import Condition, EdgeShift
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.progress import NoProgress, Progress
+from kcnet_eda.study.campaign import Tally, run_campaign
 from kcnet_eda.study.conditions import grid, inert_axes, measured, nominal
-from kcnet_eda.study.dies import Cells, network_cells
+from kcnet_eda.study.dies import network_cells
+from kcnet_eda.study.farm import Farm, make_farm
+from kcnet_eda.study.ladder import ladder
 from kcnet_eda.study.pvt_record import add_check, make_record
-from kcnet_eda.study.pvt_repeat import draw_cases, judge, run_case
+from kcnet_eda.study.pvt_repeat import SETTINGS, Case, draw_cases, judge
 from kcnet_eda.study.pvt_settings import PvtStudy
-from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, STORE, refuse_foreign, require_fit
+from kcnet_eda.study.pvt_work import Block, Shared, block_on_worker, case_on_worker, run_block
+from kcnet_eda.study.runs_table import RUNS_CSV, RUNS_PARQUET, write_runs
+from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, REPORT, STORE, refuse_foreign, require_fit
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
+from kcnet_eda.tools import openvaf
+from kcnet_eda.tools.locate import find_openvaf
 from kcnet_eda.tools.simulators import NGSPICE
 
 TABLE, CALIBRATION = "conditions.csv", "calibration.json"
 BLOCK = 50  # dies of a row of the store
 _ENGINE = "die engine"
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """A row of the store: some dies at one condition."""
-
-    key: str
-    condition: int
-    dies: range
+_FAILED = "repeat"  # the folder for decks and logs of cases that failed
+_LEVELS = {"block": "fast engine", "repeat": "behavioral"}
 
 
 def study_pvt(
@@ -54,10 +54,15 @@ def study_pvt(
     corners: Sequence[str] = (),
     at_nominal: bool = False,
     workers: int = 1,
+    scheduler: str | None = None,
+    cluster: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Run the study file ``config`` (:class:`PvtStudy`) on as many threads as ``workers``; leave the run in the folder
-    ``out`` and return its record (``report.json``). An interrupted run goes on where it stopped.
+    """Run the study file ``config`` (:class:`PvtStudy`); leave the run in the folder ``out`` and return its record
+    (``report.json``). An interrupted run goes on where it stopped.
+
+    It runs on this machine, in as many threads or processes as ``workers``; at the dask ``scheduler`` of an address; or
+    as jobs of the batch system ``cluster`` (slurm, lsf), as the file's ``cluster:`` says.
 
     ``corners`` restricts the study's corners (globs); ``at_nominal`` replaces its grid by the kit's own condition.
 
@@ -66,7 +71,8 @@ def study_pvt(
     InvalidInputError
         The study file or what it names cannot be used, or ``out`` is not a run folder.
     KcnetError
-        Another process works in ``out``; the kit's models are not here; or the simulator gave no result.
+        Another process works in ``out``; the kit's models are not here; the simulator gave no result for a cell; or
+        the workers are lost.
     """
     progress = progress or NoProgress()
     started = time.monotonic()
@@ -80,114 +86,154 @@ def study_pvt(
     if data.y is None:
         raise InvalidInputError(f"data {data.name}", ["has no labels to be right about"], "Use labelled data.")
     conditions = [nominal(kit)] if at_nominal else grid(study, kit, corners)
+    farm = make_farm(study.cluster, workers, scheduler, cluster)
     refuse_foreign(out)
     with hold_folder(out), open_store(out / STORE) as store:
+        for stale in (REPORT, RECORD, OUTPUTS, TABLE, CALIBRATION, RUNS_CSV, RUNS_PARQUET):
+            (out / stale).unlink(missing_ok=True)  # of an older run: it must not stand beside this one unfinished
         shifts = measured(study, kit, conditions, progress)
-        blocks = _plan(study, sha256_file(source), data, shifts)
-        rows = [PlannedRun(b.key, b.dies.start, conditions[b.condition].name) for b in blocks]
-        store.plan(rows, _ENGINE, __version__, study.seed)
-        _run(study, cells, data, shifts, blocks, store, workers, progress)
+        x0 = cells.network.initial_state(data.x)
+        shared = Shared(study, cells, shifts, x0, data.y, NGSPICE.version() if study.repeat else "")
+        network_hash = sha256_file(source)
+        blocks = _plan(study, network_hash, data, conditions, shifts)
+        rows = [
+            PlannedRun(key, b.dies.start, "block", conditions[b.condition].name, f"{b.dies.start}-{b.dies.stop - 1}")
+            for key, b in blocks.items()
+        ]
+        store.forget_plan()
+        store.plan_in_order(rows, _ENGINE, __version__, study.seed)
+        _run(shared, blocks, store, farm, progress)
         right, lost = np.zeros((2, len(conditions), study.dies), dtype=np.int64)
-        for block in blocks:
-            counts = store.result(block.key).v_end
+        for key, block in blocks.items():
+            counts = store.result(key).v_end
             assert counts is not None  # _run has put it there
             columns = slice(block.dies.start, block.dies.stop)
             right[block.condition, columns], lost[block.condition, columns] = counts.reshape(2, -1)
         inert = inert_axes(conditions, shifts)
         record = make_record(study, kit.name, conditions, shifts, inert, right, lost, len(data), cells)
-        check = _repeat(study, cells, data, shifts, record["summary"]["worst_index"], blocks, store, out, progress)
+        drawn = draw_cases(
+            study.repeat, study.seed, record["summary"]["worst_index"], len(conditions), study.dies, len(data)
+        )
+        cases = {_case_key(shared, network_hash, conditions, case): case for case in drawn}
+        results = _repeat(shared, conditions, cases, store, out, farm, progress)
+        check = judge(cells.network.readout, [_engine(shared, case) for case in drawn], results)
+        write_runs(store, out, _LEVELS)
     add_check(record, check)
     record["summary"]["wall_s"] = round(time.monotonic() - started, 3)
     write_atomic(out / CALIBRATION, _calibration(conditions, shifts))
     write_atomic(out / TABLE, _csv(record["conditions"]))
     shutil.copyfile(source, out / NETWORK)
     of_dies = io.BytesIO()
-    np.savez_compressed(of_dies, right=right, not_finite=lost)
+    of_cases = _of_cases(drawn, results, cells.network.max_nodes)
+    np.savez_compressed(of_dies, allow_pickle=False, right=right, not_finite=lost, **of_cases)
     write_atomic(out / OUTPUTS, of_dies.getvalue())
     write_atomic(out / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
     return record
 
 
-def _plan(study: PvtStudy, network_hash: str, data: DataSet, shifts: Sequence[EdgeShift]) -> list[Block]:
-    """Every block of dies at every condition. A key is the hash of all that determines the block's counts, so that an
-    edited study takes over what still holds."""
+def _plan(
+    study: PvtStudy, network_hash: str, data: DataSet, conditions: Sequence[Condition], shifts: Sequence[EdgeShift]
+) -> dict[str, Block]:
+    """Every block of dies at every condition, by key. A key is the hash of all that determines the block's counts, so
+    that an edited study takes over what still holds."""
     assert data.y is not None
     same = [__version__, network_hash, str(study.seed), repr(study.mismatch), str(study.steps)]
     of_data = sha256_bytes(data.x.tobytes() + data.y.tobytes())
-    found = []
-    for number, shift in enumerate(shifts):
+    found = {}
+    for number, (condition, shift) in enumerate(zip(conditions, shifts, strict=True)):
         for start in range(0, study.dies, BLOCK):
             dies = range(start, min(start + BLOCK, study.dies))
-            # The condition's place is in it: conditions that change nothing still are rows of their own.
-            words = [*same, of_data, repr(shift), repr(dies), str(number)]
-            found.append(Block(sha256_bytes("\n".join(words).encode()), number, dies))
+            # The condition's name is in it: conditions that change nothing still are rows of their own.
+            words = [*same, of_data, repr(shift), repr(dies), condition.name]
+            found[sha256_bytes("\n".join(words).encode())] = Block(number, dies)
     return found
 
 
-def _run(
-    study: PvtStudy,
-    cells: Cells,
-    data: DataSet,
-    shifts: Sequence[EdgeShift],
-    blocks: Sequence[Block],
-    store: Store,
-    workers: int,
-    progress: Progress,
-) -> None:
-    """Run the blocks that are not done: of each die how many samples are right, and how many are not finite."""
-    assert data.y is not None
-    due = [block for block in blocks if store.result(block.key).status is not Status.PASSED]
-    x0 = cells.network.initial_state(data.x)
+def _case_key(shared: Shared, network_hash: str, conditions: Sequence[Condition], case: Case) -> str:
+    """The hash of all that determines a case: its die and condition, its sample, and the tools of its circuit."""
+    study = shared.study
+    devices = [sha256_file(file) for file in sorted(resource_dir("veriloga").glob("*.va*"))]
+    words = [__version__, network_hash, str(study.seed), repr(study.mismatch), repr(shared.shifts[case.condition])]
+    words += [conditions[case.condition].name, str(case.die), str(case.sample), str(int(shared.y[case.sample]))]
+    words += [shared.simulator_version, openvaf.version(find_openvaf()), *devices, repr(ladder(SETTINGS))]
+    return sha256_bytes("\n".join(words).encode() + shared.x0[case.sample].tobytes())
+
+
+def _run(shared: Shared, blocks: dict[str, Block], store: Store, farm: Farm, progress: Progress) -> None:
+    """Run the blocks that are not done.
+
+    On this machine in threads of this process: the engine's compiled loops run beside each other there, share the
+    samples, and start at once, where a worker process would first load and compile them. A die's numbers are the same.
+
+    Raises
+    ------
+    ToolFailedError
+        A farm's worker did not bring a block back: no count is made without it.
+    """
+    due = {key: block for key, block in blocks.items() if store.result(key).status is not Status.PASSED}
     with progress.stage("blocks of dies", len(blocks)) as advance:
         advance(len(blocks) - len(due))
-        for block in due:
-            begun = time.monotonic()
-            thetas = cells.thetas(study, shifts[block.condition], block.dies)
-            v = cells.evolve(*thetas, x0, study.steps, workers)
-            counts = _counts(v, cells.network.readout, data.y)
-            store.finish(block.key, Result(Status.PASSED, "", time.monotonic() - begun, 0, counts.ravel()))
-            advance(1)
+        tally = Tally(advance, len(due))
+
+        def done(key: str, result: Result) -> None:
+            store.finish(key, result)
+            tally(result)
+
+        if farm.local:
+            for key, block in due.items():
+                done(key, run_block(shared, block, farm.workers))
+            return
+        run_campaign(farm, block_on_worker, shared, due, done)
+    failed = [result for result in map(store.result, due) if result.status is not Status.PASSED]
+    if failed:
+        raise ToolFailedError(f"{len(failed)} of {len(blocks)} blocks of dies failed; the first: {failed[0].message}")
 
 
 def _repeat(
-    study: PvtStudy,
-    cells: Cells,
-    data: DataSet,
-    shifts: Sequence[EdgeShift],
-    worst: int,
-    blocks: Sequence[Block],
+    shared: Shared,
+    conditions: Sequence[Condition],
+    cases: dict[str, Case],
     store: Store,
     out: Path,
+    farm: Farm,
     progress: Progress,
-) -> dict[str, Any] | None:
-    """Repeat the study's cases in ngspice; those in the store that passed are not run again. None: it asks for none."""
-    cases = draw_cases(study.repeat, study.seed, worst, len(shifts), study.dies, len(data))
-    x0 = cells.network.initial_state(data.x)
-    of_block = {(block.condition, die): block.key for block in blocks for die in block.dies}
-    engine, results = [], []
+) -> list[Result]:
+    """Results of the cases in ngspice, in their order; those in the store that passed are not run again."""
+    rows = [PlannedRun(key, c.sample, "repeat", conditions[c.condition].name, str(c.die)) for key, c in cases.items()]
+    store.plan_in_order(rows, NGSPICE.name, shared.simulator_version, shared.study.seed)
+    due = {key: case for key, case in cases.items() if store.result(key).status is not Status.PASSED}
     with progress.stage("cases in ngspice", len(cases)) as advance:
-        for case in cases:
-            theta1, theta2 = cells.thetas(study, shifts[case.condition], range(case.die, case.die + 1))
-            v0 = x0[case.sample]
-            v = cells.evolve(theta1, theta2, v0[None], study.steps, 1)
-            engine.append(v[0, :, 0].astype(np.float64))
-            # A block's key holds its range of dies, its condition and the network; the circuit is made of nothing else.
-            words = f"{of_block[case.condition, case.die]} {case} {NGSPICE.version()}"
-            key = sha256_bytes(words.encode())
-            store.plan([PlannedRun(key, case.sample, "repeat")], NGSPICE.name, NGSPICE.version(), study.seed)
-            if store.result(key).status is not Status.PASSED:
-                store.finish(key, run_case(cells.on_die(theta1[0], theta2[0]), v0, out / "repeat" / key[:16]))
-            results.append(store.result(key))
-            advance(1)
-    return judge(cells.network.readout, engine, results)
+        advance(len(cases) - len(due))
+        tally = Tally(advance, len(due))
+
+        def done(key: str, result: Result) -> None:
+            folder = out / _FAILED / key[:16]
+            shutil.rmtree(folder, ignore_errors=True)
+            for name, content in result.files.items():
+                write_atomic(folder / name, content)
+            store.finish(key, result)
+            tally(result)
+
+        run_campaign(farm, case_on_worker, shared, due, done)
+    return [store.result(key) for key in cases]
 
 
-def _counts(v: NDArray[Any], readout: NDArray[np.int32], y: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Right and not finite samples of each die, [2, dies], of final states ``v`` [dies, nodes, samples]. What is not
-    finite is wrong."""
-    finite = np.isfinite(v).all(axis=1)
-    right = (v[:, readout].argmax(axis=1) == y) & finite
-    return np.stack([right.sum(axis=1), (~finite).sum(axis=1)]).astype(np.float64)
+def _engine(shared: Shared, case: Case) -> NDArray[np.float64]:
+    """The final state [nodes] of a case by the engine, as the study runs it."""
+    dies = range(case.die, case.die + 1)
+    thetas = shared.cells.thetas(shared.study, shared.shifts[case.condition], dies)
+    v = shared.cells.evolve(*thetas, shared.x0[case.sample][None], shared.study.steps, 1)
+    return np.asarray(v[0, :, 0], dtype=np.float64)
+
+
+def _of_cases(cases: Sequence[Case], results: Sequence[Result], nodes: int) -> dict[str, NDArray[Any]]:
+    """The cases (condition, die, sample) [cases, 3] and ngspice's final states [cases, nodes]; NaN where it failed."""
+    v_end = np.full((len(cases), nodes), np.nan)
+    for i, result in enumerate(results):
+        if result.v_end is not None:
+            v_end[i] = result.v_end
+    of = np.array([(c.condition, c.die, c.sample) for c in cases], dtype=np.int64).reshape(-1, 3)
+    return {"case": of, "case_v_end": v_end}
 
 
 def _calibration(conditions: Sequence[Condition], shifts: Sequence[EdgeShift]) -> str:

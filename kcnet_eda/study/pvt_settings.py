@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from kcnet_eda.config import Settings
 from kcnet_eda.physical.pdk import Number, Positive
+from kcnet_eda.study.farm_settings import Queue
 
 _SUPPLY = re.compile(r"[+-]?\d+(\.\d+)?%")
 _NotNegative = Annotated[float, Field(ge=0)]
@@ -61,7 +62,9 @@ class PvtStudy(Settings):
     mismatch: Annotated[Spread | None, Field(description="spread over dies; null: none")] = Spread()
     steps: Annotated[int, Field(ge=5, le=10_000, description="RK4 steps")] = 15
     repeat: Annotated[int, Field(ge=0, le=100_000, description="cases repeated in ngspice, behavioural level")] = 0
+    timeout_s: Annotated[Positive, Field(description="seconds after which ngspice is killed on a case")] = 120.0
     limits: Annotated[Limits, Field(description="what must hold")] = Limits()
+    cluster: Annotated[Queue | None, Field(description="jobs of --cluster slurm or lsf")] = None
 
     @field_validator("supplies")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -55,11 +56,16 @@ def run(
         ``cancel`` was set; the whole group was killed.
     """
     words = [str(word) for word in command]
+    if shutil.which(words[0]) is None:
+        raise ToolMissingError(f"{words[0]}: is not a program that can be started. Try 'kcnet doctor'.")
+    tied = shutil.which(
+        "setpriv"
+    )  # Linux: a program does not outlive the process that started it, even if that is killed
     cancel = cancel or threading.Event()
     with log.open("wb") as stream:
         try:
             process = subprocess.Popen(
-                words,
+                [tied, "--pdeathsig", "KILL", "--", *words] if tied else words,
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
