@@ -79,7 +79,7 @@ def run_campaign(
                 threads = sum(client.nthreads().values())
                 room = max(_LEAST_UNDER_WAY, _UNDER_WAY_A_THREAD * threads) - len(under_way)
                 for key, item in islice(due, max(0, room)):
-                    under_way[client.submit(_on_worker, work, held, item, __version__, pure=False)] = key
+                    under_way[client.submit(_on_worker, work, held, item, key, __version__, pure=False)] = key
                 if not under_way:
                     return
                 if threads:
@@ -106,14 +106,14 @@ def _keep(shared: Any) -> Any:
     return shared
 
 
-def _on_worker(work: Work, shared: Any, item: Any, version: str) -> Result:
+def _on_worker(work: Work, shared: Any, item: Any, key: str, version: str) -> Result:
     """One run, on a worker. Its folder is the worker's own: no other host, and no ghost of a killed worker, writes to
-    it."""
+    it. The folder's name tells which run is under way."""
     from distributed import get_worker
 
     if version != __version__:
         raise KcnetError(f"this worker has kcnet_eda {__version__}, the campaign was planned by {version}")
-    with tempfile.TemporaryDirectory(prefix="kcnet-", dir=get_worker().local_directory) as scratch:
+    with tempfile.TemporaryDirectory(prefix=f"kcnet-{key[:16]}-", dir=get_worker().local_directory) as scratch:
         return work(shared, item, Path(scratch))
 
 

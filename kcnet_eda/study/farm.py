@@ -126,5 +126,6 @@ def batch_cluster(name: str, queue: Queue | None) -> Any:
     given = {option: value for option, value in common.items() if value is not None}
     if name == "slurm":
         return SLURMCluster(**given, **({"account": queue.account} if queue.account else {}))
+    given["walltime"] = queue.walltime.rpartition(":")[0]  # LSF has no seconds
     more = {"project": queue.account, "lsf_units": queue.lsf_units}
     return LSFCluster(**given, **{option: value for option, value in more.items() if value is not None}, use_stdin=True)

@@ -18,7 +18,7 @@ class Queue(Settings):
     queue: Annotated[_Text | None, Field(description="queue (LSF) or partition (Slurm); the site's own if not given")]
     cores: Annotated[int, Field(ge=1, le=1024, description="cores of a job, a worker on each")] = 1
     memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?[kMGT]i?B$", description="memory of a job, such as 4 GB")]
-    walltime: Annotated[str, Field(pattern=r"^(\d+-)?\d+(:\d\d){1,2}$", description="time limit of a job, HH:MM[:SS]")]
+    walltime: Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d$", description="time limit of a job, HH:MM:SS")]
     jobs: Annotated[int, Field(ge=1, le=10_000, description="jobs at once; one that ends is replaced")] = 1
     account: Annotated[_Text | None, Field(description="account (Slurm) or project (LSF)")] = None
     interface: Annotated[_Text | None, Field(description="network interface by which workers and scheduler talk")] = (

@@ -4,8 +4,8 @@ Each rung keeps the error asked for. What the options do is said in ngspice's ma
 
 - Half the step (``tmax`` of ``tran``): Newton starts from the time point before, and has half as far to go.
 - ``method=gear``: the trapezoidal rule does not damp what is faster than its step and may ring about it; Gear's of
-  order 2 damps it. Its error constant is 2/9 to the trapezoidal rule's 1/12, so at half the step its error is
-  (2/9)/(1/12)/4 = 2/3 of that of the planned step.
+  order 2 damps it. Its error is h²/3 where the trapezoidal rule's is h²/12, so at half the step it is that of
+  the planned step.
 - ``itl4``, the iterations at a time point (10 if not given), and Newton's tolerances: where rounding alone keeps
   iterations from settling, ten times the tolerance still is a hundredth of the error asked for.
 
