@@ -22,7 +22,7 @@ from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.physical.condition import Condition, EdgeShift
 from kcnet_eda.physical.mos_cell import cell_edges
-from kcnet_eda.study import dies, pvt
+from kcnet_eda.study import dies
 from kcnet_eda.study.conditions import inert_axes
 from kcnet_eda.study.store import open_store
 
@@ -121,8 +121,8 @@ def test_a_killed_study_goes_on_and_ends_as_if_it_had_not_been(study: Path, tmp_
     child.join()
     done, again = _finished(out), []
     assert done < 8
-    real = pvt.Cells.evolve
-    monkeypatch.setattr(pvt.Cells, "evolve", lambda *args: (again.append(1), real(*args))[1])
+    real = dies.Cells.evolve
+    monkeypatch.setattr(dies.Cells, "evolve", lambda *args: (again.append(1), real(*args))[1])
     assert without_time(api.study_pvt(study, out)) == without_time(whole)
     assert len(again) == 8 - done
 

@@ -370,6 +370,11 @@ def _tell_pvt(record: dict[str, Any], out: Path) -> None:
         _out.print(
             f"repeated in ngspice: {check['agree']} of {check['cases']} labels agree ({100 * low:.1f} to "
             f"{100 * high:.1f} %), largest difference {largest}, {check['failed']} runs failed"
+            + (
+                f" ({', '.join(f'{n} {how}' for how, n in check['ended'].items() if how != 'passed')})"
+                if check["failed"]
+                else ""
+            )
             + ("" if check["kept"] else ": the engine is NOT to be believed here"),
             soft_wrap=True,
         )
