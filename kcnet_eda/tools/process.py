@@ -56,11 +56,9 @@ def run(
         ``cancel`` was set; the whole group was killed.
     """
     words = [str(word) for word in command]
-    if shutil.which(words[0]) is None:
-        raise ToolMissingError(f"{words[0]}: is not a program that can be started. Try 'kcnet doctor'.")
-    tied = shutil.which(
-        "setpriv"
-    )  # Linux: a program does not outlive the process that started it, even if that is killed
+    # Linux: a program does not outlive the process that started it, even where that is killed. A program that is not
+    # there is left to Popen, which says so.
+    tied = shutil.which("setpriv") if shutil.which(words[0]) else None
     cancel = cancel or threading.Event()
     with log.open("wb") as stream:
         try:
