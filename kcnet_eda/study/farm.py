@@ -67,7 +67,7 @@ class Farm:
                     n_workers=self.workers,
                     threads_per_worker=1,
                     memory_limit=0,
-                    dashboard_address=None,
+                    dashboard_address="127.0.0.1:0",  # any free port: campaigns beside each other are usual
                     silence_logs=logging.CRITICAL,
                 )
             with cluster, Client(cluster) as client:
@@ -121,7 +121,7 @@ def batch_cluster(name: str, queue: Queue | None) -> Any:
         "python": queue.python,
         "job_script_prologue": list(queue.prologue),
         "job_extra_directives": list(queue.directives),
-        "scheduler_options": {"dashboard_address": None},
+        "scheduler_options": {"dashboard_address": ":0"},
     }
     given = {option: value for option, value in common.items() if value is not None}
     if name == "slurm":
