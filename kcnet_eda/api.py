@@ -157,6 +157,8 @@ def study_pvt(
     corners: Sequence[str] = (),
     at_nominal: bool = False,
     workers: int = 1,
+    scheduler: str | None = None,
+    cluster: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """:func:`kcnet_eda.study.pvt.study_pvt` (``kcnet study pvt``; ``kcnet study mc`` with ``at_nominal``), and
@@ -164,7 +166,16 @@ def study_pvt(
     from kcnet_eda.report.write import report
     from kcnet_eda.study.pvt import study_pvt as run_study
 
-    record = run_study(config, out, corners=corners, at_nominal=at_nominal, workers=workers, progress=progress)
+    record = run_study(
+        config,
+        out,
+        corners=corners,
+        at_nominal=at_nominal,
+        workers=workers,
+        scheduler=scheduler,
+        cluster=cluster,
+        progress=progress,
+    )
     report(out)
     return record
 

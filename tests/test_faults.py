@@ -1,6 +1,7 @@
 """Every tool is faked to fail; each time a clear error, a non-zero exit, and nothing half-written left as good."""
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -383,6 +384,21 @@ def test_doctor_says_what_is_missing_and_what_to_do(kcnet, monkeypatch):
     monkeypatch.setenv("KCNET_VACASK", "/nowhere/vacask")
     code, out, _ = kcnet("doctor")
     assert code == 1 and "MISSING" in out and "KCNET_NGSPICE" in out
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="only Linux's setpriv can tie a program to its parent")
+def test_a_program_does_not_outlive_a_killed_parent(tmp_path):
+    pid_file = tmp_path / "pid"
+    script = (
+        "from pathlib import Path; from kcnet_eda.tools.process import run; "
+        f"run(['sh', '-c', 'echo $$ > {pid_file}.part; mv {pid_file}.part {pid_file}; exec sleep 300'], "
+        f"cwd=Path({str(tmp_path)!r}), log=Path({str(tmp_path / 'log')!r}), timeout_s=300)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    wait_for(pid_file.exists)
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not process_lives(int(pid_file.read_text())), 5)
 
 
 def test_a_programs_memory_is_its_own_not_ours(tmp_path):

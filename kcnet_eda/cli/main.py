@@ -318,7 +318,15 @@ _HOLDS = {True: "yes", False: "NO", None: ""}
 
 _PvtFile = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file, YAML (docs/pvt.md).")]
 _PvtOut = Annotated[Path, typer.Option(help="Run folder; an interrupted run in it goes on.")]
-_PvtWorkers = Annotated[int, typer.Option(min=1, help="Threads; results do not depend on them.")]
+_PvtWorkers = Annotated[
+    int, typer.Option(min=1, help="Threads and worker processes of this machine; results do not depend on them.")
+]
+_PvtScheduler = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Workers of a dask scheduler, tcp://host:port.")
+]
+_PvtCluster = Annotated[
+    str | None, typer.Option(help="Jobs of slurm or lsf, as the study's 'cluster:' says (docs/campaigns.md).")
+]
 
 
 @study.command("pvt")
@@ -327,23 +335,35 @@ def study_pvt(
     out: _PvtOut,
     corners: Annotated[str, typer.Option(help="Of the study's corners only these: names or globs, by commas.")] = "",
     workers: _PvtWorkers = 1,
+    scheduler: _PvtScheduler = None,
+    cluster: _PvtCluster = None,
 ) -> None:
     """Accuracy and yield over process, supply, temperature and dies, by the fast engine."""
     from kcnet_eda import api
 
     chosen = [word for word in corners.split(",") if word]
     with RichProgress(_err) as progress:
-        record = api.study_pvt(config, out, corners=chosen, workers=workers, progress=progress)
+        record = api.study_pvt(
+            config, out, corners=chosen, workers=workers, scheduler=scheduler, cluster=cluster, progress=progress
+        )
     _tell_pvt(record, out)
 
 
 @study.command("mc")
-def study_mc(config: _PvtFile, out: _PvtOut, workers: _PvtWorkers = 1) -> None:
+def study_mc(
+    config: _PvtFile,
+    out: _PvtOut,
+    workers: _PvtWorkers = 1,
+    scheduler: _PvtScheduler = None,
+    cluster: _PvtCluster = None,
+) -> None:
     """Accuracy and yield over dies at the kit's nominal condition, by the fast engine."""
     from kcnet_eda import api
 
     with RichProgress(_err) as progress:
-        record = api.study_pvt(config, out, at_nominal=True, workers=workers, progress=progress)
+        record = api.study_pvt(
+            config, out, at_nominal=True, workers=workers, scheduler=scheduler, cluster=cluster, progress=progress
+        )
     _tell_pvt(record, out)
 
 
@@ -380,13 +400,20 @@ def _tell_pvt(record: dict[str, Any], out: Path) -> None:
         _out.print(
             f"repeated in ngspice, {check['level']}: {check['agree']} of {check['cases']} labels agree "
             f"({100 * low:.1f} to {100 * high:.1f} %), largest difference {largest}, {check['failed']} runs failed"
+            + (
+                f" ({', '.join(f'{n} {how}' for how, n in check['ended'].items() if how != 'passed')})"
+                if check["failed"]
+                else ""
+            )
             + ("" if check["kept"] else ": the engine is NOT to be believed here"),
             soft_wrap=True,
         )
     if s["inert_axes"]:
         _out.print(f"changes nothing: {', '.join(s['inert_axes'])}", soft_wrap=True)
     _out.print(f"surrogate: {record['provenance']['surrogate']}; {s['wall_s']:.1f} s in all", soft_wrap=True)
-    _out.print(f"report: {out / 'report.html'}, table: {out / 'conditions.csv'}", soft_wrap=True)
+    _out.print(
+        f"report: {out / 'report.html'}, table: {out / 'conditions.csv'}, runs: {out / 'runs.csv'}", soft_wrap=True
+    )
     for limit in record["limits"]:
         verdict = "kept" if limit["kept"] else "MISSED"
         _out.print(f"{limit['of']}, {limit['kind']} {limit['limit']:g}: {limit['found']:.4f}: {verdict}")

@@ -72,6 +72,7 @@ def render_die(
         rail=RAIL,
         nodes=list(zip(nets, (v0[1:] * scaling.v_unit).tolist(), strict=True)),
         temperature=die.temperature,
+        settings=settings,
         tolerances=settings.tolerances(scaling),
         shared=shared,
         edges=[(s, d, list(zip(names, row, strict=True))) for s, d, row in zip(source, target, columns, strict=True)],

@@ -23,6 +23,7 @@ _NETS_A_LINE = 8
 #: rule of order 3 needs a fifth of the steps at an error of 1e-3. The fast engine's rule is explicit.
 ORDERS = {"ngspice": 2, "vacask": 3, "engine": 4}
 METHODS = {2: "trapezoidal rule", 3: "Adams-Moulton rule of order 3", 4: "Runge-Kutta rule of order 4"}
+GEAR = "Gear rule of order 2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +31,21 @@ class SolverSettings:
     """The rule of ``order`` (:data:`METHODS`) with ``steps`` equal steps a phase; tolerances follow the scale, so that
     every scale sees the same arithmetic. ``error`` is the relative error that the settings were chosen for.
     ``adaptive``: the simulator chooses shorter steps by its own error control (transistors have poles far faster than
-    the network)."""
+    the network). Of ngspice alone: ``gear`` takes Gear's rule for the trapezoidal one, ``iterations`` bounds those of
+    Newton at a time point, and ``newton`` is its tolerance under ``error``."""
 
     error: float
     steps: int
     order: int
     adaptive: bool = False
+    gear: bool = False
+    iterations: int = 10
+    newton: float = _NEWTON
 
     @property
     def method(self) -> str:
         """The rule's name."""
-        return METHODS[self.order]
+        return GEAR if self.gear else METHODS[self.order]
 
     def halved(self) -> SolverSettings:
         """The same at half the step."""
@@ -67,15 +72,15 @@ class SolverSettings:
         if self.adaptive:
             return {
                 "reltol": self.error,
-                "abstol": self.error * _NEWTON * scaling.i_unit,
-                "vntol": self.error * _NEWTON * scaling.v_unit,
+                "abstol": self.error * self.newton * scaling.i_unit,
+                "vntol": self.error * self.newton * scaling.v_unit,
                 "chgtol": self.error * _NEWTON**2 * scaling.c * scaling.v_unit,
             }
         return {
-            "reltol": self.error * _NEWTON,
+            "reltol": self.error * self.newton,
             "abstol": self.error * scaling.i_unit,
-            "vntol": self.error * _NEWTON**2 * scaling.v_unit,
-            "chgtol": self.error * _NEWTON**2 * scaling.c * scaling.v_unit,
+            "vntol": self.error * _NEWTON * self.newton * scaling.v_unit,
+            "chgtol": self.error * _NEWTON * self.newton * scaling.c * scaling.v_unit,
         }
 
 

@@ -64,8 +64,9 @@ def mos_deck(rig: Rig, mos: MosCircuit, settings: SolverSettings, x0: Floats) ->
     return MosDeck(circuit, mos.netlist(rig.supply), text, window)
 
 
-def run_in_transistors(rig: Rig, run: MosDeck, timeout_s: float = 600.0) -> MosRun:
-    """Run a deck beside the models of ``rig``.
+def run_in_transistors(rig: Rig, run: MosDeck, timeout_s: float = 600.0, folder: Path | None = None) -> MosRun:
+    """Run a deck beside the models of ``rig``, in a ``folder`` that is the caller's, or in one that stays only where
+    the run fails.
 
     Raises
     ------
@@ -73,7 +74,8 @@ def run_in_transistors(rig: Rig, run: MosDeck, timeout_s: float = 600.0) -> MosR
         The simulator gave no result; the message names its log.
     """
     scaling, window = run.circuit.scaling, run.window
-    folder = Path(tempfile.mkdtemp(prefix="kcnet-run-"))
+    own = folder is None
+    folder = folder or Path(tempfile.mkdtemp(prefix="kcnet-run-"))
     link_models(rig.models, folder)
     (folder / "net.inc").write_text(run.netlist)
     deck = folder / "deck.sp"
@@ -84,7 +86,8 @@ def run_in_transistors(rig: Rig, run: MosDeck, timeout_s: float = 600.0) -> MosR
     if not (folder / "out.raw").is_file():
         raise explain(done)
     waves = read_transient(folder / "out.raw", [*window.nets, _SUPPLY], window.t_end)
-    shutil.rmtree(folder)
+    if own:
+        shutil.rmtree(folder)
     evolving = waves.time >= window.lead_in
     return MosRun(
         (waves.time[evolving] - window.lead_in) / scaling.t_unit,

@@ -17,35 +17,34 @@ from numpy.typing import NDArray
 
 from kcnet_eda import __version__
 from kcnet_eda.config import load_settings
-from kcnet_eda.errors import InvalidInputError
+from kcnet_eda.errors import InvalidInputError, ToolFailedError
 from kcnet_eda.files import hold_folder, sha256_bytes, sha256_file, write_atomic
 from kcnet_eda.network.data import DataSet, load_data
 from kcnet_eda.network.store import load_network, network_path
+from kcnet_eda.physical.condition import Condition
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.progress import NoProgress, Progress
+from kcnet_eda.study.campaign import Tally, run_campaign
 from kcnet_eda.study.conditions import grid, inert_axes, measured, nominal
 from kcnet_eda.study.dies import Dies, network_cells
 from kcnet_eda.study.export_mos import kit_scaling
-from kcnet_eda.study.pvt_mos import draw_nominal, transistors
+from kcnet_eda.study.farm import Farm, make_farm
+from kcnet_eda.study.ladder import ladder
+from kcnet_eda.study.pvt_mos import NOMINAL, draw_nominal, transistors
 from kcnet_eda.study.pvt_record import add_checks, calibration_text, make_record
 from kcnet_eda.study.pvt_repeat import Behavioral, Case, Level, draw_cases, judge
 from kcnet_eda.study.pvt_settings import PvtStudy
-from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, STORE, refuse_foreign, require_fit
+from kcnet_eda.study.pvt_work import Block, Repeat, Shared, block_on_worker, case_on_worker, run_block
+from kcnet_eda.study.runs_table import RUNS_CSV, RUNS_PARQUET, write_runs
+from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, REPORT, STORE, refuse_foreign, require_fit
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
 from kcnet_eda.tools.simulators import NGSPICE
 
 TABLE, CALIBRATION = "conditions.csv", "calibration.json"
 BLOCK = 50  # dies of a row of the store
 _ENGINE = "die engine"
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """A row of the store: some dies at one condition."""
-
-    key: str
-    condition: int
-    dies: range
+_FAILED = "repeat"  # the folder for decks and logs of cases that failed
+_LEVELS = {"block": "engine", "behavioral": "behavioral", "mos": "mos"}
 
 
 def study_pvt(
@@ -55,10 +54,15 @@ def study_pvt(
     corners: Sequence[str] = (),
     at_nominal: bool = False,
     workers: int = 1,
+    scheduler: str | None = None,
+    cluster: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Run the study file ``config`` (:class:`PvtStudy`) on as many threads as ``workers``; leave the run in the folder
-    ``out`` and return its record (``report.json``). An interrupted run goes on where it stopped.
+    """Run the study file ``config`` (:class:`PvtStudy`); leave the run in the folder ``out`` and return its record
+    (``report.json``). An interrupted run goes on where it stopped.
+
+    It runs on this machine, in as many threads or processes as ``workers``; at the dask ``scheduler`` of an address; or
+    as jobs of the batch system ``cluster`` (slurm, lsf), as the file's ``cluster:`` says.
 
     ``corners`` restricts the study's corners (globs); ``at_nominal`` replaces its grid by the kit's own condition.
 
@@ -67,7 +71,8 @@ def study_pvt(
     InvalidInputError
         The study file or what it names cannot be used, or ``out`` is not a run folder.
     KcnetError
-        Another process works in ``out``; the kit's models are not here; or the simulator gave no result.
+        Another process works in ``out``; the kit's models are not here; the simulator gave no result for a cell; or
+        the workers are lost.
     """
     progress = progress or NoProgress()
     started = time.monotonic()
@@ -81,17 +86,25 @@ def study_pvt(
     if data.y is None:
         raise InvalidInputError(f"data {data.name}", ["has no labels to be right about"], "Use labelled data.")
     conditions = [nominal(kit)] if at_nominal else grid(study, kit, corners)
+    farm = make_farm(study.cluster, workers, scheduler, cluster)
     refuse_foreign(out)
     with hold_folder(out), open_store(out / STORE) as store:
+        for stale in (REPORT, RECORD, OUTPUTS, TABLE, CALIBRATION, RUNS_CSV, RUNS_PARQUET):
+            (out / stale).unlink(missing_ok=True)  # of an older run: it must not stand beside this one unfinished
         found = measured(study, kit, conditions, progress)
         dies = Dies(cells, found.models, cells.units(found.rig.design), found.spread, study.seed, study.t_unit)
-        blocks = _plan(study, sha256_file(source), data, dies)
-        rows = [PlannedRun(b.key, b.dies.start, conditions[b.condition].name) for b in blocks]
-        store.plan(rows, _ENGINE, __version__, study.seed)
-        _run(study, dies, data, blocks, store, workers, progress)
+        shared = Shared(study, dies, cells.network.initial_state(data.x), data.y)
+        blocks = _plan(shared, sha256_file(source), data, conditions)
+        rows = [
+            PlannedRun(key, b.dies.start, "block", conditions[b.condition].name, f"{b.dies.start}-{b.dies.stop - 1}")
+            for key, b in blocks.items()
+        ]
+        store.forget_plan()
+        store.plan_in_order(rows, _ENGINE, __version__, study.seed)
+        _run(shared, blocks, store, farm, progress)
         right, lost = np.zeros((2, len(conditions), study.dies), dtype=np.int64)
-        for block in blocks:
-            counts = store.result(block.key).v_end
+        for key, block in blocks.items():
+            counts = store.result(key).v_end
             assert counts is not None  # _run has put it there
             columns = slice(block.dies.start, block.dies.stop)
             right[block.condition, columns], lost[block.condition, columns] = counts.reshape(2, -1)
@@ -99,99 +112,137 @@ def study_pvt(
         record = make_record(study, kit.name, conditions, dies, inert, right, lost, len(data))
         worst = record["summary"]["worst_index"]
         scaling = kit_scaling(kit, None, study.t_unit)
+        arrays = {"right": right, "not_finite": lost}
         cases = draw_cases(study.repeat, study.seed, worst, len(conditions), study.dies, len(data))
-        check = _repeat(Behavioral(dies, conditions, scaling), cases, study, data, store, out, progress)
-        check_mos = None
+        results = _repeat(shared, Behavioral(dies, conditions, scaling), cases, store, out, farm, progress)
+        arrays |= _of_cases("case", cases, results, cells.network.max_nodes)
+        check, check_mos = results.check, None
         if study.repeat_mos:
-            level = transistors(dies, conditions, found.rig, scaling, progress)
+            level = transistors(dies, conditions, found.rig, study.models, scaling, progress)
             cases = draw_nominal(study.repeat_mos, study.seed, worst, len(conditions), len(data))
-            check_mos = _repeat(level, cases, study, data, store, out, progress)
+            results = _repeat(shared, level, cases, store, out, farm, progress)
+            arrays |= _of_cases("case_mos", cases, results, cells.network.max_nodes)
+            check_mos = results.check
+        write_runs(store, out, _LEVELS)
     add_checks(record, check, check_mos)
     record["summary"]["wall_s"] = round(time.monotonic() - started, 3)
     write_atomic(out / CALIBRATION, calibration_text(conditions, dies, nominal(kit)))
     write_atomic(out / TABLE, _csv(record["conditions"]))
     shutil.copyfile(source, out / NETWORK)
-    of_dies = io.BytesIO()
-    np.savez_compressed(of_dies, right=right, not_finite=lost)
-    write_atomic(out / OUTPUTS, of_dies.getvalue())
+    packed = io.BytesIO()
+    np.savez_compressed(packed, allow_pickle=False, **arrays)
+    write_atomic(out / OUTPUTS, packed.getvalue())
     write_atomic(out / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
     return record
 
 
-def _plan(study: PvtStudy, network_hash: str, data: DataSet, dies: Dies) -> list[Block]:
-    """Every block of dies at every condition. A key is the hash of all that determines the block's counts, so that an
-    edited study takes over what still holds."""
-    assert data.y is not None
+def _plan(shared: Shared, network_hash: str, data: DataSet, conditions: Sequence[Condition]) -> dict[str, Block]:
+    """Every block of dies at every condition, by key. A key is the hash of all that determines the block's counts, so
+    that an edited study takes over what still holds."""
+    study, dies = shared.study, shared.dies
     same = [__version__, network_hash, str(study.seed), repr(dies.spread), str(study.steps), repr(study.t_unit)]
-    same.append(repr(dies.units.tolist()))
-    of_data = sha256_bytes(data.x.tobytes() + data.y.tobytes())
-    found = []
-    for number, model in enumerate(dies.models):
+    same += [repr(dies.units.tolist()), sha256_bytes(data.x.tobytes() + shared.y.tobytes())]
+    found = {}
+    for number, (condition, model) in enumerate(zip(conditions, dies.models, strict=True)):
         for start in range(0, study.dies, BLOCK):
             block = range(start, min(start + BLOCK, study.dies))
-            # The condition's place is in it: conditions that change nothing still are rows of their own.
-            words = [*same, of_data, repr(model), repr(block), str(number)]
-            found.append(Block(sha256_bytes("\n".join(words).encode()), number, block))
+            # The condition's name is in it: conditions that change nothing still are rows of their own.
+            words = [*same, repr(model), repr(block), condition.name]
+            found[sha256_bytes("\n".join(words).encode())] = Block(number, block)
     return found
 
 
-def _run(
-    study: PvtStudy,
-    dies: Dies,
-    data: DataSet,
-    blocks: Sequence[Block],
-    store: Store,
-    workers: int,
-    progress: Progress,
-) -> None:
-    """Run the blocks that are not done: of each die how many samples are right, and how many are not finite."""
-    assert data.y is not None
-    due = [block for block in blocks if store.result(block.key).status is not Status.PASSED]
-    network = dies.cells.network
-    x0 = network.initial_state(data.x)
+def _run(shared: Shared, blocks: dict[str, Block], store: Store, farm: Farm, progress: Progress) -> None:
+    """Run the blocks that are not done.
+
+    On this machine in threads of this process: the engine's compiled loops run beside each other there, share the
+    samples, and start at once, where a worker process would first load and compile them. A die's numbers are the same.
+
+    Raises
+    ------
+    ToolFailedError
+        A farm's worker did not bring a block back: no count is made without it.
+    """
+    due = {key: block for key, block in blocks.items() if store.result(key).status is not Status.PASSED}
     with progress.stage("blocks of dies", len(blocks)) as advance:
         advance(len(blocks) - len(due))
-        for block in due:
-            begun = time.monotonic()
-            v = dies.evolve(dies.edges(block.condition, block.dies), x0, study.steps, workers)
-            counts = _counts(v, network.readout, data.y)
-            store.finish(block.key, Result(Status.PASSED, "", time.monotonic() - begun, 0, counts.ravel()))
-            advance(1)
+        tally = Tally(advance, len(due))
+
+        def done(key: str, result: Result) -> None:
+            store.finish(key, result)
+            tally(result)
+
+        if farm.local:
+            for key, block in due.items():
+                done(key, run_block(shared, block, farm.workers))
+            return
+        run_campaign(farm, block_on_worker, shared, due, done)
+    failed = [result for result in map(store.result, due) if result.status is not Status.PASSED]
+    if failed:
+        raise ToolFailedError(f"{len(failed)} of {len(blocks)} blocks of dies failed; the first: {failed[0].message}")
+
+
+@dataclass(frozen=True, eq=False)
+class _Repeated:
+    """Results of cases in their order, and how the engine compares with them; None: no case was asked for."""
+
+    results: list[Result]
+    check: dict[str, Any] | None
 
 
 def _repeat(
+    shared: Shared,
     level: Level,
     cases: Sequence[Case],
-    study: PvtStudy,
-    data: DataSet,
     store: Store,
     out: Path,
+    farm: Farm,
     progress: Progress,
-) -> dict[str, Any] | None:
-    """Repeat cases at a level; those in the store that passed are not run again. None: there are none."""
-    network = level.dies.cells.network
-    x0 = network.initial_state(data.x)
-    engine, results = [], []
+) -> _Repeated:
+    """Repeat cases in ngspice at a level; those in the store that passed are not run again."""
+    if not cases:
+        return _Repeated([], None)
+    by_key = {_case_key(shared, level, case): case for case in cases}
+    names = [condition.name for condition in level.conditions]
+    rows = [
+        PlannedRun(key, c.sample, level.name, names[c.condition], "nominal" if c.die == NOMINAL else str(c.die))
+        for key, c in by_key.items()
+    ]
+    version = NGSPICE.version()
+    store.plan_in_order(rows, NGSPICE.name, version, shared.study.seed)
+    due = {key: case for key, case in by_key.items() if store.result(key).status is not Status.PASSED}
     with progress.stage(f"cases in ngspice, {level.name}", len(cases)) as advance:
-        for case in cases:
-            v0 = x0[case.sample]
-            v = level.dies.evolve(level.edges(case), v0[None], study.steps, 1)
-            engine.append(v[0, :, 0].astype(np.float64))
-            key = level.key(case, v0)
-            store.plan([PlannedRun(key, case.sample, level.name)], NGSPICE.name, NGSPICE.version(), study.seed)
-            if store.result(key).status is not Status.PASSED:
-                store.finish(key, level.run(case, v0, out / "repeat" / key[:16]))
-            results.append(store.result(key))
-            advance(1)
-    return judge(level, network.readout, engine, results)
+        advance(len(cases) - len(due))
+        tally = Tally(advance, len(due))
+
+        def done(key: str, result: Result) -> None:
+            folder = out / _FAILED / key[:16]
+            shutil.rmtree(folder, ignore_errors=True)
+            for name, content in result.files.items():
+                write_atomic(folder / name, content)
+            store.finish(key, result)
+            tally(result)
+
+        run_campaign(farm, case_on_worker, Repeat(shared, level, version), due, done)
+    results = [store.result(key) for key in by_key]
+    engine = [shared.engine(level, case, shared.study.steps) for case in cases]
+    return _Repeated(results, judge(level, shared.network.readout, engine, results))
 
 
-def _counts(v: NDArray[Any], readout: NDArray[np.int32], y: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Right and not finite samples of each die, [2, dies], of final states ``v`` [dies, nodes, samples]. What is not
-    finite is wrong."""
-    finite = np.isfinite(v).all(axis=1)
-    right = (v[:, readout].argmax(axis=1) == y) & finite
-    return np.stack([right.sum(axis=1), (~finite).sum(axis=1)]).astype(np.float64)
+def _case_key(shared: Shared, level: Level, case: Case) -> str:
+    """The hash of all that determines a case, its label and the ladder included."""
+    words = [level.key(case, shared.x0[case.sample]), str(int(shared.y[case.sample])), repr(ladder(level.settings))]
+    return sha256_bytes("\n".join(words).encode())
+
+
+def _of_cases(name: str, cases: Sequence[Case], repeated: _Repeated, nodes: int) -> dict[str, NDArray[Any]]:
+    """The cases (condition, die, sample) [cases, 3] and ngspice's final states [cases, nodes]; NaN where it failed."""
+    v_end = np.full((len(cases), nodes), np.nan)
+    for i, result in enumerate(repeated.results):
+        if result.v_end is not None:
+            v_end[i] = result.v_end
+    of = np.array([(c.condition, c.die, c.sample) for c in cases], dtype=np.int64).reshape(-1, 3)
+    return {name: of, f"{name}_v_end": v_end}
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcnet_eda.dynamics.edge_law import BuiltEdges
-from kcnet_eda.errors import KcnetError
+from kcnet_eda.errors import BadDataError, KcnetError
 from kcnet_eda.export.bundle import DEFAULT_ERROR
 from kcnet_eda.export.mos_netlist import MosCircuit
+from kcnet_eda.export.testbench import SolverSettings
 from kcnet_eda.files import sha256_bytes
 from kcnet_eda.physical.condition import Condition
 from kcnet_eda.physical.scaling import Scaling
@@ -29,11 +30,13 @@ from kcnet_eda.study.mos_run import MosDeck, mos_deck, run_in_transistors
 from kcnet_eda.study.pvt_repeat import Case, draw_cases
 from kcnet_eda.study.rig import Rig
 from kcnet_eda.study.store import Result, Status
+from kcnet_eda.tools.pdk import prepare
 from kcnet_eda.tools.simulators import NGSPICE
 
 Floats = NDArray[np.float64]
 
 NOMINAL = -1  # the number of the die without mismatch
+_SLOWER = 5  # than a case on calibrated edges, at most
 _STREAM = 1  # of cases; the behavioural level's are another's
 
 
@@ -50,37 +53,48 @@ class Transistors:
     conditions: Sequence[Condition]
     rig: Rig
     mos: MosCircuit
+    models: Path | None
     name: str = "mos"
     agreement: float = 0.95  # the model's fit error moves digits whose margin is small
+    bound: None = None  # for the same reason
+
+    @property
+    def settings(self) -> SolverSettings:
+        """Those of an exported bundle."""
+        return mos_settings(self.dies.cells.network, DEFAULT_ERROR)
 
     def edges(self, case: Case) -> BuiltEdges:
         """The edges of the nominal die."""
         return self.dies.nominal(case.condition)
 
-    def _deck(self, case: Case, v0: Floats) -> MosDeck:
-        settings = mos_settings(self.dies.cells.network, DEFAULT_ERROR)
+    def _deck(self, case: Case, v0: Floats, settings: SolverSettings) -> MosDeck:
         return mos_deck(at_condition(self.rig, self.conditions[case.condition]), self.mos, settings, v0)
 
     def key(self, case: Case, v0: Floats) -> str:
         """The netlist has the cells' sizes in it, the deck the condition, the solver's settings and the sample."""
-        deck = self._deck(case, v0)
+        deck = self._deck(case, v0, self.settings)
         words = [repr(case), deck.netlist, deck.text, self.rig.models.sha256, NGSPICE.version()]
         return sha256_bytes("\n".join(words).encode())
 
-    def run(self, case: Case, v0: Floats, folder: Path) -> Result:
-        """One sample in ngspice; where it fails, the message names the log's folder."""
+    def run(self, case: Case, v0: Floats, settings: SolverSettings, folder: Path, timeout_s: float) -> Result:
+        """One sample in ngspice, with the models of the machine that runs it."""
         started = time.monotonic()
+        folder.mkdir(parents=True)
         try:
-            run = run_in_transistors(self.rig, self._deck(case, v0))
+            models = prepare(self.rig.pdk, self.models)
+            if models.sha256 != self.rig.models.sha256:
+                raise BadDataError(f"{models.origin}: are not the models that the study was planned with")
+            rig = replace(self.rig, models=models)
+            run = run_in_transistors(rig, self._deck(case, v0, settings), _SLOWER * timeout_s, folder)
         except KcnetError as error:
             return Result(status_of(error), str(error), time.monotonic() - started)
         return Result(Status.PASSED, "", run.seconds, round(1024 * run.peak_mib), np.append(0.0, run.v[-1]))
 
 
 def transistors(
-    dies: Dies, conditions: Sequence[Condition], rig: Rig, scaling: Scaling, progress: Progress
+    dies: Dies, conditions: Sequence[Condition], rig: Rig, models: Path | None, scaling: Scaling, progress: Progress
 ) -> Transistors:
-    """The dies' network in the transistors of the rig's kit.
+    """The dies' network in the transistors of the rig's kit, whose ``models`` are where the study's file says.
 
     Raises
     ------
@@ -89,4 +103,5 @@ def transistors(
     KcnetError
         The simulator gave no result.
     """
-    return Transistors(dies, conditions, rig, calibrated_circuit(dies.cells.network, rig, scaling, progress))
+    mos = calibrated_circuit(dies.cells.network, rig, scaling, progress)
+    return Transistors(dies, conditions, rig, mos, models)

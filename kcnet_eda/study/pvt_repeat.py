@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcnet_eda.dynamics.edge_law import BuiltEdges
-from kcnet_eda.errors import KcnetError
+from kcnet_eda.errors import BadDataError, KcnetError
 from kcnet_eda.export.calibrated import MODULE, CalibratedDie, render_die
 from kcnet_eda.export.testbench import ORDERS, SolverSettings, Window
 from kcnet_eda.files import resource_dir, sha256_bytes, sha256_file
@@ -27,13 +28,13 @@ from kcnet_eda.study.dies import Dies
 from kcnet_eda.study.store import Result, Status
 from kcnet_eda.tools.locate import find_openvaf
 from kcnet_eda.tools.openvaf import compile_file, version, with_includes
-from kcnet_eda.tools.rawfile import read_transient
+from kcnet_eda.tools.rawfile import Waveforms, read_transient
 from kcnet_eda.tools.simulators import NGSPICE, explain
 
 Floats = NDArray[np.float64]
 
 _SETTINGS = SolverSettings(1e-3, 200, ORDERS[NGSPICE.name])
-_TIMEOUT_S = 120.0
+_SLACK = 1e-6  # of a step and of the range: rounding of the simulator's own sums
 _CASES = 1  # the first word of the key by which cases are drawn
 _WORST_SHARE = 4  # one case in so many is of the worst condition
 
@@ -59,6 +60,19 @@ class Level(Protocol):
         """The least share of labels."""
 
     @property
+    def bound(self) -> float | None:
+        """The largest difference from the engine that a final voltage may have, of the range, for the run to be a
+        solution of the case; None where the level's own law may be further off."""
+
+    @property
+    def settings(self) -> SolverSettings:
+        """Solver settings as planned."""
+
+    @property
+    def conditions(self) -> Sequence[Condition]:
+        """The conditions that cases are numbered by."""
+
+    @property
     def dies(self) -> Dies:
         """The dies of the cases."""
 
@@ -68,8 +82,8 @@ class Level(Protocol):
     def key(self, case: Case, v0: Floats) -> str:
         """The hash of all that determines the run."""
 
-    def run(self, case: Case, v0: Floats, folder: Path) -> Result:
-        """One sample from ``v0`` [nodes]; its final state in model units. ``folder`` stays where it failed."""
+    def run(self, case: Case, v0: Floats, settings: SolverSettings, folder: Path, timeout_s: float) -> Result:
+        """One sample from ``v0`` [nodes]; its final state in model units. Deck and log stay in the new ``folder``."""
 
 
 def draw_cases(
@@ -95,6 +109,10 @@ class Behavioral:
     scaling: Scaling
     name: str = "behavioral"
     agreement: float = 0.99
+    settings: SolverSettings = _SETTINGS
+    bound: float = 10 * _SETTINGS.error
+    """Ten times the error that the settings are chosen for: no rung of the ladder has a larger one, and the engine's
+    own is far below it, so what lies beyond is no solution of the case, whoever is wrong."""
 
     def edges(self, case: Case) -> BuiltEdges:
         """The edges of the case's die."""
@@ -105,7 +123,7 @@ class Behavioral:
         device = [sha256_file(file) for file in with_includes(_source())]
         return "\n".join([*device, version(find_openvaf()), NGSPICE.version()])
 
-    def _deck(self, case: Case, v0: Floats) -> tuple[str, Window]:
+    def _deck(self, case: Case, v0: Floats, settings: SolverSettings) -> tuple[str, Window]:
         d, at = self.dies, case.condition
         die = CalibratedDie(
             d.cells.network,
@@ -118,36 +136,59 @@ class Behavioral:
             case.die,
             self.conditions[at].temperature,
         )
-        return render_die(die, self.scaling, _SETTINGS, v0, "die")
+        return render_die(die, self.scaling, settings, v0, "die")
 
     def key(self, case: Case, v0: Floats) -> str:
         """The deck has all numbers of the case in it, but names its conditions only by what they change."""
-        return sha256_bytes("\n".join([repr(case), self._tools, self._deck(case, v0)[0]]).encode())
+        return sha256_bytes("\n".join([repr(case), self._tools, self._deck(case, v0, self.settings)[0]]).encode())
 
-    def run(self, case: Case, v0: Floats, folder: Path) -> Result:
+    def run(self, case: Case, v0: Floats, settings: SolverSettings, folder: Path, timeout_s: float) -> Result:
         """One sample in ngspice."""
         started = time.monotonic()
-        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        text, window = self._deck(case, v0)
+        text, window = self._deck(case, v0, settings)
         try:
             shutil.copyfile(compile_file(_source()), folder / f"{MODULE}.osdi")
             deck = folder / f"die{NGSPICE.suffix}"
             deck.write_text(text)
-            done = NGSPICE.run(deck, folder / "die.log", _TIMEOUT_S)
+            done = NGSPICE.run(deck, folder / "die.log", timeout_s)
             raw = folder / "die.raw"
             if not raw.exists():
                 raise explain(done)
             waves = read_transient(raw, window.nets, window.t_end)
+            require_planned(waves, window, self.scaling.v_cm + self.scaling.v_unit * v0[1:], raw)
         except KcnetError as error:
             return Result(status_of(error), str(error), time.monotonic() - started)
         v_end = np.append(0.0, (waves.values[-1] - self.scaling.v_cm) / self.scaling.v_unit)
-        shutil.rmtree(folder)
         return Result(Status.PASSED, "", time.monotonic() - started, done.peak_kib, v_end)
 
 
 def _source() -> Path:
     return resource_dir("veriloga") / f"{MODULE}.va"
+
+
+def require_planned(waves: Waveforms, window: Window, start: NDArray[np.float64], path: Path) -> None:
+    """Hold waveforms to what was planned: no step longer than asked for, and a beginning at ``start`` [nets], volts.
+
+    ngspice writes no point at t = 0; its first lies a small step after it. Over so short a time the rate of a node is
+    that of the next step, and twice the largest of them bounds what any has moved.
+
+    Raises
+    ------
+    BadDataError
+        They are not.
+    """
+    time_, values = waves.time, waves.values
+    longest = float(np.diff(time_, prepend=0.0).max())
+    if len(time_) < 2 or longest > window.t_step * (1 + _SLACK):
+        raise BadDataError(f"{path}: has a step of {longest:g} s, where at most {window.t_step:g} s was asked for")
+    rate = float(np.abs(values[1] - values[0]).max()) / float(time_[1] - time_[0])
+    off = np.abs(values[0] - start)
+    if off.max() > 2 * rate * time_[0] + _SLACK * float(np.ptp(values)):
+        worst = int(off.argmax())
+        raise BadDataError(
+            f"{path}: does not begin where it was told to: node {window.nets[worst]} is off by {off[worst]:.2g} V"
+        )
 
 
 def judge(
@@ -163,6 +204,7 @@ def judge(
     span = float(np.ptp(np.array([end for _, end in pairs]))) if pairs else float("nan")
     differences = [float(np.abs(v - end).max()) / span for v, end in pairs]
     failed = [r.message for r in results if r.v_end is None]
+    ended = Counter(r.status.value for r in results)
     return {
         "level": level.name,
         "cases": len(results),
@@ -173,6 +215,7 @@ def judge(
         "largest": max(differences, default=None),
         "median": float(np.median(differences)) if pairs else None,
         "failed": len(failed),
+        "ended": dict(sorted(ended.items())),
         "first_failure": failed[0] if failed else None,
         "kept": bool(agree >= level.agreement * len(results)),
     }

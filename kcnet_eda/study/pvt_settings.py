@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from kcnet_eda.config import Settings
 from kcnet_eda.physical.pdk import Number, Positive
+from kcnet_eda.study.farm_settings import Queue
 
 _SUPPLY = re.compile(r"[+-]?\d+(\.\d+)?%")
 _NotNegative = Annotated[float, Field(ge=0)]
@@ -70,7 +71,11 @@ class PvtStudy(Settings):
     steps: Annotated[int, Field(ge=5, le=10_000, description="RK4 steps")] = 15
     repeat: Annotated[int, Field(ge=0, le=100_000, description="cases repeated in ngspice, behavioural level")] = 0
     repeat_mos: Annotated[int, Field(ge=0, le=10_000, description="cases repeated in transistors, no mismatch")] = 0
+    timeout_s: Annotated[
+        Positive, Field(description="seconds after which ngspice is killed on a case; five times that in transistors")
+    ] = 120.0
     limits: Annotated[Limits, Field(description="what must hold")] = Limits()
+    cluster: Annotated[Queue | None, Field(description="jobs of --cluster slurm or lsf")] = None
 
     @field_validator("supplies")
     @classmethod

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,17 +33,34 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """``key`` is the hash of all that determines the run; ``sample`` its row in the data; ``variant`` its purpose."""
+    """``key`` is the hash of all that determines the run; ``sample`` its row in the data; ``variant`` its purpose. Of a
+    study over conditions and dies also which these are."""
 
     key: str
     sample: int
     variant: str
+    condition: str = ""
+    dies: str = ""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try of a run: the ``rung`` of the ladder of solver options, and how it ended."""
+
+    rung: str
+    status: Status
+    message: str
+    wall_s: float
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
     """A run that ended: ``v_end`` [nodes] in model units (of an adjoint run the gradient, as
-    :attr:`kcnet_eda.dynamics.gradient.Gradient.flat`), the waveforms kept ([points], [points, read-out]) in SI."""
+    :attr:`kcnet_eda.dynamics.gradient.Gradient.flat`), the waveforms kept ([points], [points, read-out]) in SI.
+
+    Of a campaign's run also the ``attempts`` that led to it; ``label`` is what the read-out says, ``correct`` whether
+    that is right, and ``error`` the largest voltage difference from the fast engine over the range. ``files`` are those
+    of failed attempts, by path; the store has no place for them. Reading a result back leaves these out."""
 
     status: Status
     message: str = ""
@@ -51,6 +69,11 @@ class Result:
     v_end: Floats | None = None
     decision_s: float | None = None
     waveform: tuple[Floats, Floats] | None = None
+    attempts: tuple[Attempt, ...] = ()
+    label: int | None = None
+    correct: bool | None = None
+    error: float | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 _SCHEMA = """
@@ -60,6 +83,14 @@ CREATE TABLE IF NOT EXISTS runs (
     wall_s REAL, peak_kib INTEGER, v_end BLOB, decision_s REAL, waveform BLOB
 );
 CREATE TABLE IF NOT EXISTS reference (key TEXT PRIMARY KEY, v_end BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS plan (
+    place INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, condition TEXT NOT NULL, dies TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS attempts (
+    key TEXT NOT NULL, number INTEGER NOT NULL, rung TEXT NOT NULL, status TEXT NOT NULL, message TEXT NOT NULL,
+    wall_s REAL NOT NULL, PRIMARY KEY (key, number)
+);
+CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, label INTEGER, correct INTEGER, error REAL);
 """
 _COLUMNS = "status, message, wall_s, peak_kib, v_end, decision_s, waveform"
 
@@ -80,9 +111,52 @@ class Store:
                 [(r.key, r.sample, r.variant, simulator, version, seed) for r in runs],
             )
 
-    def finish(self, key: str, result: Result) -> None:
-        """Write how a run ended."""
+    def forget_plan(self) -> None:
+        """Begin a new plan of :meth:`plan_in_order`: rows of older ones keep their results, and count no longer."""
         with self._guard():
+            self._connection.execute("DELETE FROM plan")
+
+    def plan_in_order(self, runs: Sequence[PlannedRun], simulator: str, version: str, seed: int) -> None:
+        """As :meth:`plan`, and add the rows to the present plan, in their order."""
+        self.plan(runs, simulator, version, seed)
+        with self._guard():
+            self._connection.executemany(
+                "INSERT INTO plan (key, condition, dies) VALUES (?, ?, ?)", [(r.key, r.condition, r.dies) for r in runs]
+            )
+
+    def planned(self) -> list[dict[str, Any]]:
+        """The rows of the present plan in its order: what each was, how it ended, and on which rung."""
+        with self._guard():
+            cursor = self._connection.execute(
+                "SELECT variant, condition, dies, sample, runs.status, "
+                "(SELECT count(*) FROM attempts WHERE attempts.key = runs.key) AS attempts, "
+                "(SELECT rung FROM attempts WHERE attempts.key = runs.key ORDER BY number DESC LIMIT 1) AS rung, "
+                "label, correct, error, wall_s, peak_kib, simulator, simulator_version, seed, runs.key, message "
+                "FROM plan JOIN runs USING (key) LEFT JOIN answers USING (key) ORDER BY place"
+            )
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def attempts(self, key: str) -> tuple[Attempt, ...]:
+        """The attempts of a run, in their order."""
+        with self._guard():
+            rows = self._connection.execute(
+                "SELECT rung, status, message, wall_s FROM attempts WHERE key = ? ORDER BY number", (key,)
+            ).fetchall()
+        return tuple(Attempt(rung, Status(status), message, wall) for rung, status, message, wall in rows)
+
+    def finish(self, key: str, result: Result) -> None:
+        """Write how a run ended, its attempts and its answer with it."""
+        with self._guard():
+            self._connection.execute("DELETE FROM attempts WHERE key = ?", (key,))
+            self._connection.executemany(
+                "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?)",
+                [(key, i, a.rung, a.status, a.message, a.wall_s) for i, a in enumerate(result.attempts)],
+            )
+            self._connection.execute("DELETE FROM answers WHERE key = ?", (key,))
+            if result.label is not None:
+                answer = (key, result.label, result.correct, result.error)
+                self._connection.execute("INSERT INTO answers VALUES (?, ?, ?, ?)", answer)
             self._connection.execute(
                 f"UPDATE runs SET ({_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?) WHERE key = ?",
                 (

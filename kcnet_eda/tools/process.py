@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -55,11 +56,14 @@ def run(
         ``cancel`` was set; the whole group was killed.
     """
     words = [str(word) for word in command]
+    # Linux: a program does not outlive the process that started it, even where that is killed. A program that is not
+    # there is left to Popen, which says so.
+    tied = shutil.which("setpriv") if shutil.which(words[0]) else None
     cancel = cancel or threading.Event()
     with log.open("wb") as stream:
         try:
             process = subprocess.Popen(
-                words,
+                [tied, "--pdeathsig", "KILL", "--", *words] if tied else words,
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
