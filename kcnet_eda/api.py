@@ -39,6 +39,7 @@ __all__ = [
     "report",
     "simulate",
     "study_adjoint",
+    "study_latency",
     "study_pvt",
     "trace",
     "train",
@@ -132,6 +133,19 @@ def study_adjoint(config: Path, out: Path, progress: Progress | None = None) -> 
     from kcnet_eda.study.adjoint import study_adjoint as run_study
 
     record = run_study(config, out, progress)
+    report(out)
+    return record
+
+
+def study_latency(
+    config: Path, out: Path, *, jobs: int | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """:func:`kcnet_eda.study.latency.study_latency` (``kcnet study latency``), and the run's ``report.html``. Returns
+    the record."""
+    from kcnet_eda.report.write import report
+    from kcnet_eda.study.latency import study_latency as run_study
+
+    record = run_study(config, out, jobs=jobs, progress=progress)
     report(out)
     return record
 

@@ -287,6 +287,35 @@ def study_adjoint(
         raise typer.Exit(2)
 
 
+@study.command("latency")
+def study_latency(
+    config: Annotated[Path, typer.Argument(metavar="STUDY", help="Study file, YAML (docs/latency.md).")],
+    out: Annotated[Path, typer.Option(help="Run folder; an interrupted run in it goes on.")],
+    jobs: Jobs = None,
+) -> None:
+    """Where 1/f holds, where it breaks, and what it costs, by simulation of the exported circuit."""
+    from kcnet_eda import api
+
+    with RichProgress(_err) as progress:
+        record = api.study_latency(config, out, jobs=jobs, progress=progress)
+    s = record["summary"]
+    table = Table(box=None, pad_edge=False)
+    for heading in ("claim", "holds", "found"):
+        table.add_column(heading, overflow="fold")
+    for verdict in s["verdicts"]:
+        table.add_row(verdict["claim"], _HOLDS[verdict["holds"]], verdict["found"])
+    _out.print(table)
+    if s["sections_not_run"]:
+        _out.print(f"not run: {', '.join(s['sections_not_run'])}", soft_wrap=True)
+    _out.print(f"{s['wall_s']:.1f} s in all", soft_wrap=True)
+    _tell_report(record, out)
+    if not s["kept"]:
+        raise typer.Exit(2)
+
+
+#: A verdict in a word; None: it is not a matter of yes or no, or was not looked at.
+_HOLDS = {True: "yes", False: "NO", None: ""}
+
 _PvtFile = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file, YAML (docs/pvt.md).")]
 _PvtOut = Annotated[Path, typer.Option(help="Run folder; an interrupted run in it goes on.")]
 _PvtWorkers = Annotated[int, typer.Option(min=1, help="Threads; results do not depend on them.")]

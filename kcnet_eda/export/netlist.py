@@ -82,20 +82,30 @@ def _half_ramp(circuit: Circuit, steps: int, simulator: str) -> float:
     return 0.5 * _RAMP[simulator] * min(stage.duration for stage in circuit.stages) / steps
 
 
-def enables(circuit: Circuit, steps: int, simulator: str) -> tuple[Enable, ...]:
+def _later(corners: list[tuple[float, float]], lead: float, half: float) -> tuple[tuple[float, float], ...]:
+    """The corners ``lead`` seconds later; one that was on from the start rises then."""
+    if lead == 0.0:
+        return tuple(corners)
+    head = [(0.0, 0.0)] + ([(lead - half, 0.0), (lead + half, 1.0)] if corners[0][1] else [])
+    return (*head, *((t + lead, volts) for t, volts in corners[1:]))
+
+
+def enables(
+    circuit: Circuit, steps: int, simulator: str, lead: float = 0.0, freeze: bool = False
+) -> tuple[Enable, ...]:
     """One enable a phase, 1 V within its time and 0 V outside, each edge centred on the hand-over; ``steps`` are the
-    solver's steps a phase."""
+    solver's steps a phase. The first phase begins after ``lead`` seconds; with ``freeze`` the last one's falls too."""
     half, line = _half_ramp(circuit, steps, simulator), circuit.timeline
     found = []
     for number, (begin, end) in enumerate(line.phases):
         corners = [(0.0, 1.0)] if number == 0 else [(0.0, 0.0), (begin - half, 0.0), (begin + half, 1.0)]
-        if end < line.end:
+        if end < line.end or freeze:
             corners += [(end - half, 1.0), (end + half, 0.0)]
-        found.append(Enable(f"en{number}", tuple(corners)))
+        found.append(Enable(f"en{number}", _later(corners, lead, half)))
     return tuple(found)
 
 
-def transfer_enables(circuit: Circuit, steps: int, simulator: str) -> dict[int, Enable]:
+def transfer_enables(circuit: Circuit, steps: int, simulator: str, lead: float = 0.0) -> dict[int, Enable]:
     """The enable of each transfer window, by the number of the bank that is filled. It rises after the enable of the
     phase before has fallen, and falls before that of the phase after rises: while both were on, buffers would pull
     back what edges move."""
@@ -105,7 +115,7 @@ def transfer_enables(circuit: Circuit, steps: int, simulator: str) -> dict[int, 
         corners = [(0.0, 0.0), (begin + half, 0.0), (begin + 3 * half, 1.0)]
         if end < line.end:
             corners += [(end - 3 * half, 1.0), (end - half, 0.0)]
-        found[number] = Enable(f"tr{number}", tuple(corners))
+        found[number] = Enable(f"tr{number}", _later(corners, lead, half))
     return found
 
 
@@ -114,11 +124,12 @@ def all_nets(circuit: Circuit) -> tuple[str, ...]:
     return tuple(dict.fromkeys(net for bank in circuit.banks for net in bank.nets[1:]))
 
 
-def render_gated_netlist(circuit: Circuit, steps: int, simulator: str) -> str:
+def render_gated_netlist(circuit: Circuit, steps: int, simulator: str, lead: float = 0.0, freeze: bool = False) -> str:
     """One netlist of all phases: the devices of each conduct while its enable is high, and buffers move voltages
-    between capacitors while that of a transfer window is."""
-    signals = enables(circuit, steps, simulator)
-    windows = transfer_enables(circuit, steps, simulator)
+    between capacitors while that of a transfer window is. For the first ``lead`` seconds nothing conducts; with
+    ``freeze`` nothing does after T."""
+    signals = enables(circuit, steps, simulator, lead, freeze)
+    windows = transfer_enables(circuit, steps, simulator, lead)
     return render(
         f"{simulator}/netlist.j2",
         circuit=circuit,

@@ -15,6 +15,14 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 _WINNER, _RUNNER_UP, _OTHER = "#0072B2", "#D55E00", "#8c8c8c"  # Okabe and Ito's: safe for colour-blind readers
+_COLOURS = (_WINNER, _RUNNER_UP, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_DASHES, _SYMBOLS = ("solid", "dash", "dot", "dashdot"), ("circle", "square", "diamond", "x", "triangle-up")
+_BELOW = {
+    "orientation": "h",
+    "yref": "container",
+    "y": 0.0,
+    "yanchor": "bottom",
+}  # wraps on a narrow page, over nothing
 _AXIS = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.5)", "linecolor": "#8c8c8c"}
 
 
@@ -177,6 +185,79 @@ def voltage_grid(volts: Floats, grid: tuple[int, int]) -> str:
             cells.append(f'<td style="background:rgb({shade},{shade},{shade});color:{ink}">{v:.2f}</td>')
         rows.append("<tr>" + "".join(cells) + "</tr>")
     return '<table class="digit" aria-label="initial voltages in volts">' + "".join(rows) + "</table>"
+
+
+def lines(
+    div_id: str,
+    series: dict[str, tuple[list[float], list[float]]],
+    titles: tuple[str, str],
+    logarithmic: tuple[bool, bool] = (False, False),
+    markers: bool = True,
+    upright: dict[str, float] | None = None,
+) -> str:
+    """An HTML fragment: each of ``series`` (abscissae, ordinates) by its name; ``titles`` and ``logarithmic`` of x and
+    y; ``upright`` are abscissae to be marked, by their text."""
+    figure = go.Figure()
+    for number, (name, (x, y)) in enumerate(series.items()):
+        figure.add_scatter(
+            x=x,
+            y=y,
+            mode="lines+markers" if markers else "lines",
+            name=name,
+            line={"color": _COLOURS[number % len(_COLOURS)], "width": 2, "dash": _DASHES[number % len(_DASHES)]},
+            marker={"symbol": _SYMBOLS[number % len(_SYMBOLS)], "size": 8},
+        )
+    for text, at in (upright or {}).items():
+        figure.add_vline(x=at, line={"color": _OTHER, "dash": "dot"})
+        where = float(np.log10(at)) if logarithmic[0] else at  # an annotation's place is the axis's own
+        label = {"yref": "paper", "yanchor": "bottom", "showarrow": False}
+        figure.add_annotation(x=where, y=1.0, text=html.escape(text), **label)
+    axes = [
+        {"title": title, **({"type": "log", "exponentformat": "power", "dtick": 1} if of_log else {}), **_AXIS}
+        for title, of_log in zip(titles, logarithmic, strict=True)
+    ]
+    figure.update_layout(
+        height=440,
+        margin={"l": 80, "r": 30, "t": 50, "b": 60},
+        xaxis=axes[0],
+        yaxis=axes[1],
+        legend=_BELOW,
+    )
+    return _fragment(figure, div_id)
+
+
+def band(
+    div_id: str, x: list[float], y: list[float], low: list[float], high: list[float], titles: tuple[str, str]
+) -> str:
+    """An HTML fragment: ``y`` over ``x`` with the band of its interval from ``low`` to ``high``."""
+    figure = go.Figure()
+    edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    figure.add_scatter(x=x, y=high, **edge)
+    figure.add_scatter(x=x, y=low, fill="tonexty", fillcolor="rgba(0,114,178,0.2)", **edge)
+    figure.add_scatter(x=x, y=y, mode="lines", name=titles[1], line={"color": _WINNER, "width": 2}, showlegend=False)
+    figure.update_layout(
+        height=400,
+        margin={"l": 80, "r": 30, "t": 20, "b": 60},
+        xaxis={"title": titles[0], **_AXIS},
+        yaxis={"title": titles[1], **_AXIS},
+    )
+    return _fragment(figure, div_id)
+
+
+def bars(div_id: str, names: list[str], values: list[float], title: str) -> str:
+    """An HTML fragment: one bar made of the ``values`` by ``names``, after each other: what a time is made of."""
+    figure = go.Figure()
+    for number, (name, value) in enumerate(zip(names, values, strict=True)):
+        colour = _COLOURS[number % len(_COLOURS)]
+        figure.add_bar(y=[""], x=[value], name=name, orientation="h", marker={"color": colour})
+    figure.update_layout(
+        barmode="stack",
+        height=300,
+        margin={"l": 30, "r": 30, "t": 40, "b": 60},
+        xaxis={"title": title, **_AXIS},
+        legend={**_BELOW, "traceorder": "normal"},
+    )
+    return _fragment(figure, div_id)
 
 
 def heat_map(rows: list[str], columns: list[str], values: Floats) -> str:

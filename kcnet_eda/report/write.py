@@ -17,8 +17,10 @@ from kcnet_eda.network.graph import Network
 from kcnet_eda.network.store import load_network
 from kcnet_eda.report import figures
 from kcnet_eda.report.adjoint import adjoint_html
+from kcnet_eda.report.latency import latency_html
 from kcnet_eda.report.pvt import pvt_html
 from kcnet_eda.study.adjoint_record import STUDY
+from kcnet_eda.study.latency_record import STUDY as LATENCY
 from kcnet_eda.study.pvt_record import STUDY as PVT
 from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, REPORT, STORE
 from kcnet_eda.study.store import open_store
@@ -52,6 +54,8 @@ def report(run: Path, out: Path | None = None) -> Path:
         html = adjoint_html(record)
     elif record.get("study") == PVT:
         html = pvt_html(record, arrays["right"])
+    elif record.get("study") == LATENCY:
+        html = latency_html(record, arrays)
     else:
         network = load_network(run / NETWORK)
         html = render(

@@ -20,14 +20,18 @@ from kcnet_eda.tools.simulators import NGSPICE, explain
 
 Floats = NDArray[np.float64]
 
+_SUPPLY = "i(vvdd)"
+
 
 @dataclass(frozen=True, eq=False)
 class MosRun:
     """``tau`` [points] and node voltages ``v`` [points, nodes without ground] in model units, from where the network
-    begins to evolve; the run's wall time and its largest resident set."""
+    begins to evolve; the current that the supply delivers [points, A]; the run's wall time and its largest resident
+    set."""
 
     tau: Floats
     v: Floats
+    supply: Floats
     seconds: float
     peak_mib: float
 
@@ -65,12 +69,13 @@ def run_in_transistors(
     seconds = time.monotonic() - started
     if not (folder / "out.raw").is_file():
         raise explain(done)
-    waves = read_transient(folder / "out.raw", window.nets, window.t_end)
+    waves = read_transient(folder / "out.raw", [*window.nets, _SUPPLY], window.t_end)
     shutil.rmtree(folder)
     evolving = waves.time >= window.lead_in
     return MosRun(
         (waves.time[evolving] - window.lead_in) / scaling.t_unit,
-        (waves.values[evolving] - scaling.v_cm) / scaling.v_unit,
+        (waves.values[evolving, :-1] - scaling.v_cm) / scaling.v_unit,
+        -waves.values[evolving, -1],  # SPICE counts the current into the source
         seconds,
         done.peak_kib / 1024,
     )
