@@ -47,11 +47,11 @@ def read_run(path: Path, name: str) -> Run:
         ``path`` is no folder, or has not one of a run's files.
     """
     parts = (RECORD, OUTPUTS, STORE, NETWORK)
-    if not path.is_dir() or not any((path / part).is_file() for part in parts):
-        raise InvalidInputError(
-            str(path), ["is not a run folder"], "Name a folder that 'kcnet simulate' or a study made."
-        )
     problems = [f"has no {part}" for part in parts if not (path / part).is_file()]
+    if not path.is_dir() or len(problems) == len(parts):
+        raise InvalidInputError(
+            str(path), ["is not a run folder", *problems], "Name a folder that 'kcnet simulate' or a study made."
+        )
     record, arrays, network, statuses = None, {}, None, {}
     if (path / RECORD).is_file():
         try:
