@@ -423,13 +423,25 @@ def _tell_pvt(record: dict[str, Any], out: Path) -> None:
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="Run folder of 'kcnet simulate' or of a study.")],
-    out: Annotated[Path | None, typer.Option(help="HTML file; RUN/report.html if not given.")] = None,
+    run: Annotated[list[Path], typer.Argument(help="Run folders of 'kcnet simulate' or of studies.")],
+    out: Annotated[Path | None, typer.Option(help="HTML file; RUN/report.html if not given, for one run.")] = None,
 ) -> None:
-    """Write the report of a run again."""
-    from kcnet_eda import api
+    """Write the report of a run again, or of several runs on one page (docs/report.md)."""
+    from kcnet_eda.report.write import write_report
 
-    _out.print(f"report: {api.report(run, out)}", soft_wrap=True)
+    page, record = write_report(run, out)
+    _out.print(f"report: {page}", soft_wrap=True)
+    if record is None:
+        return
+    s = record["summary"]
+    for row in record["runs"]:
+        for text in row["failures"]:
+            _err.print(escape(f"{row['name']}: {text}"), style="red", soft_wrap=True)
+    _out.print(f"limits: {s['limits'] - s['limits_missed']} of {s['limits']} kept")
+    if s["unreadable_runs"]:
+        raise typer.Exit(1)
+    if s["limits_missed"]:
+        raise typer.Exit(2)
 
 
 @app.command()

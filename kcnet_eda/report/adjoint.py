@@ -7,6 +7,9 @@ from typing import Any
 from kcnet_eda.export.render import render
 from kcnet_eda.report import figures
 
+#: The templates of the whole page, and of its body as a section of a combined page.
+PAGE, BODY = "report/adjoint.html.j2", "report/adjoint_body.html.j2"
+
 #: What is drawn and judged, by its name in the record.
 SHOWN = {"v0": "∂L/∂v(0)", "edges": "∂L/∂(a, b, c, k)", "theta": "∂L/∂(θ1, θ2)"}
 
@@ -23,10 +26,10 @@ def convergence_plot(record: dict[str, Any]) -> str | None:
     return figures.convergence([row["steps"] for row in rows], errors, order, record["summary"]["requested"])
 
 
-def adjoint_html(record: dict[str, Any]) -> str:
-    """The report as one page."""
+def adjoint_html(record: dict[str, Any], template: str = PAGE) -> str:
+    """The report as one page, or its body alone by the template :data:`BODY`."""
     return render(
-        "report/adjoint.html.j2",
+        template,
         r=record,
         s=record["summary"],
         plotly_js=figures.plotly_js(),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import re
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -283,3 +285,53 @@ def yield_curve(of_dies: dict[str, Floats]) -> str:
         yaxis={"title": "yield, %", **_AXIS},
     )
     return _fragment(figure, "yield")
+
+
+def waterfall(steps: list[dict[str, Any]]) -> str:
+    """An HTML fragment: the accuracy of the first of ``steps`` and what each later one adds or takes, with Wilson's
+    interval of each; a step has its name and a proportion ``accuracy``."""
+    names = [step["step"] for step in steps]
+    value = [100 * step["accuracy"]["value"] for step in steps]
+    change = [value[0], *np.diff(value).tolist()]
+    low, high = (
+        [abs(100 * s["accuracy"]["wilson95"][i] - v) for s, v in zip(steps, value, strict=True)] for i in (0, 1)
+    )
+    text = [f"{value[0]:.2f} %", *(f"{c:+.2f}" for c in change[1:])]
+    figure = go.Figure()
+    figure.add_waterfall(
+        y=names,
+        x=change,
+        orientation="h",
+        measure=["absolute", *["relative"] * (len(steps) - 1)],
+        text=text,
+        textposition="none",
+        increasing={"marker": {"color": _WINNER}},
+        decreasing={"marker": {"color": _RUNNER_UP}},
+        totals={"marker": {"color": _OTHER}},
+        hovertemplate="%{y}: %{text}<extra></extra>",
+    )
+    spread = {"type": "data", "symmetric": False, "array": high, "arrayminus": low, "color": "#7a7a7a"}
+    figure.add_scatter(
+        y=names,
+        x=value,
+        mode="markers",
+        marker={"color": "#7a7a7a", "size": 8, "symbol": "diamond"},
+        error_x=spread,
+        hovertemplate="%{y}: %{x:.2f} %<extra></extra>",
+    )
+    least = min(v - below for v, below in zip(value, low, strict=True))
+    figure.update_layout(
+        height=120 + 46 * len(steps),
+        margin={"l": 10, "r": 20, "t": 20, "b": 60},
+        showlegend=False,
+        xaxis={"title": "accuracy, %", "range": [max(0.0, least - 3), 101], **_AXIS},
+        yaxis={"autorange": "reversed", "automargin": True, **_AXIS},
+    )
+    return _fragment(figure, "waterfall")
+
+
+def with_prefix(fragments: str, prefix: str) -> str:
+    """HTML with the ids of its figures renamed, so that pages of several runs can stand on one."""
+    for name in re.findall(r'<div id="([^"]+)" class="plotly-graph-div"', fragments):
+        fragments = fragments.replace(f'"{name}"', f'"{prefix}{name}"')
+    return fragments

@@ -12,13 +12,19 @@ from kcnet_eda.export.render import render
 from kcnet_eda.report import figures
 from kcnet_eda.study.latency_record import NOT_RUN
 
+#: The templates of the whole page, and of its body as a section of a combined page.
+PAGE, BODY = "report/latency.html.j2", "report/latency_body.html.j2"
+
 Record = dict[str, Any]
 _MARKED = ("write", "evolve", "freeze")  # instants that lie far enough apart to be named
 _PS = 1e12  # for axes: what picoseconds a second has
 
 
-def latency_html(record: Record, arrays: dict[str, NDArray[Any]]) -> str:
-    """The report as one page; ``arrays`` are those of the run's ``outputs.npz``."""
+def latency_html(record: Record, arrays: dict[str, NDArray[Any]], template: str = PAGE) -> str:
+    """The report as one page, or its body alone by the template :data:`BODY`.
+
+    ``arrays`` are those of the run's ``outputs.npz``.
+    """
     sections = record["sections"]
     drawers: dict[str, Callable[[Record], list[str]]] = {
         "size": _size,
@@ -36,7 +42,7 @@ def latency_html(record: Record, arrays: dict[str, NDArray[Any]]) -> str:
         for name, draw in drawers.items()
     }
     return render(
-        "report/latency.html.j2",
+        template,
         r=record,
         s=record["summary"],
         sections=sections,

@@ -9,9 +9,15 @@ import numpy as np
 from kcnet_eda.export.render import render
 from kcnet_eda.report import figures
 
+#: The templates of the whole page, and of its body as a section of a combined page.
+PAGE, BODY = "report/pvt.html.j2", "report/pvt_body.html.j2"
 
-def pvt_html(record: dict[str, Any], right: figures.Counts) -> str:
-    """The report as one page; ``right`` [conditions, dies] are right samples of each die."""
+
+def pvt_html(record: dict[str, Any], right: figures.Counts, template: str = PAGE) -> str:
+    """The report as one page, or its body alone by the template :data:`BODY`.
+
+    ``right`` [conditions, dies] are right samples of each die.
+    """
     rows, s = record["conditions"], record["summary"]
     corners = list(dict.fromkeys(f"{row['corner']}/{row['resistor']}" for row in rows))
     columns = list(dict.fromkeys(f"{row['supply']:g} V, {row['temperature']:g} °C" for row in rows))
@@ -19,7 +25,7 @@ def pvt_html(record: dict[str, Any], right: figures.Counts) -> str:
     of_dies = right / s["samples"]
     worst = of_dies[s["worst_index"]]
     return render(
-        "report/pvt.html.j2",
+        template,
         r=record,
         s=s,
         plotly_js=figures.plotly_js(),

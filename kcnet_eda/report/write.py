@@ -1,8 +1,9 @@
-"""``report.html`` and the JSON beside it, from a run folder."""
+"""``report.html`` and the JSON beside it, from a run folder; one page out of several."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,62 +15,70 @@ from kcnet_eda.export.handover import time_in_phases
 from kcnet_eda.export.render import render
 from kcnet_eda.files import write_atomic
 from kcnet_eda.network.graph import Network
-from kcnet_eda.network.store import load_network
-from kcnet_eda.report import figures
+from kcnet_eda.report import adjoint, figures, latency, pvt
 from kcnet_eda.report.adjoint import adjoint_html
+from kcnet_eda.report.combined import combined_html, combined_record
 from kcnet_eda.report.latency import latency_html
 from kcnet_eda.report.pvt import pvt_html
+from kcnet_eda.report.runs import Record, Run, names_of, read_run
 from kcnet_eda.study.adjoint_record import STUDY
 from kcnet_eda.study.latency_record import STUDY as LATENCY
 from kcnet_eda.study.pvt_record import STUDY as PVT
-from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, REPORT, STORE
+from kcnet_eda.study.simulate import RECORD, REPORT, STORE
 from kcnet_eda.study.store import open_store
 
 
-def report(run: Path, out: Path | None = None) -> Path:
-    """Write the report of a run folder: HTML to ``out`` (``run/report.html`` where None), JSON beside it.
+def report(runs: Path | Sequence[Path], out: Path | None = None) -> Path:
+    """Write the report of run folders: HTML to ``out`` (``RUN/report.html`` where None and there is one run), JSON
+    beside it. A whole run alone gives its own page; several, or one with parts missing or corrupt, the combined page.
 
     Raises
     ------
     InvalidInputError
-        ``run`` is not a finished run.
+        One of ``runs`` is no run folder, or several are given without ``out``.
     """
-    out = out or run / REPORT
+    return write_report(runs, out)[0]
+
+
+def write_report(runs: Path | Sequence[Path], out: Path | None = None) -> tuple[Path, Record | None]:
+    """As :func:`report`; also the combined page's record, None where a run's own page was written."""
+    paths = [runs] if isinstance(runs, Path) else list(runs)
+    if out is None and len(paths) != 1:
+        raise InvalidInputError("--out", ["is needed for several runs"], "Name the HTML file to write.")
+    out = out or paths[0] / REPORT
     if out.suffix != ".html":
         raise InvalidInputError(f"--out {out}", ["a report is called *.html; its JSON is written beside it"])
-    missing = [name for name in (RECORD, OUTPUTS, STORE, NETWORK) if not (run / name).is_file()]
-    if missing:
-        raise InvalidInputError(
-            str(run),
-            [f"has no {name}" for name in missing],
-            "Finish the run first: the command that began it with the same --out goes on where it stopped.",
-        )
-    try:
-        record = json.loads((run / RECORD).read_text())
-        with np.load(run / OUTPUTS, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError) as error:
-        raise InvalidInputError(str(run), [f"its results cannot be read: {error}"]) from None
-    if record.get("study") == STUDY:
-        html = adjoint_html(record)
-    elif record.get("study") == PVT:
-        html = pvt_html(record, arrays["right"])
-    elif record.get("study") == LATENCY:
-        html = latency_html(record, arrays)
+    read = [read_run(path, name) for path, name in zip(paths, names_of(paths), strict=True)]
+    record: Record | None = None
+    if len(read) == 1 and not read[0].problems:
+        own, html = read[0].record, _page(read[0])
     else:
-        network = load_network(run / NETWORK)
-        html = render(
-            "report/report.html.j2",
-            r=record,
-            s=record["summary"],
-            plotly_js=figures.plotly_js(),
-            digit=_digit(run, network, record, arrays),
-            clouds=_clouds(network, record, arrays),
-        )
+        own = record = combined_record(read)
+        html = combined_html(read, record, lambda run: _page(run, whole=False) if not run.problems else "")
     write_atomic(out, html)
-    if out.with_suffix(".json") != run / RECORD:
-        write_atomic(out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
-    return out
+    if out.with_suffix(".json") not in [path / RECORD for path in paths]:  # a run's own record is never written over
+        write_atomic(out.with_suffix(".json"), json.dumps(own, indent=1) + "\n")
+    return out, record
+
+
+def _page(run: Run, whole: bool = True) -> str:
+    """The page of a run, or its body alone."""
+    record, arrays = run.record, run.arrays
+    assert record is not None and run.network is not None
+    if run.kind == STUDY:
+        return adjoint_html(record, adjoint.PAGE if whole else adjoint.BODY)
+    if run.kind == PVT:
+        return pvt_html(record, arrays["right"], pvt.PAGE if whole else pvt.BODY)
+    if run.kind == LATENCY:
+        return latency_html(record, arrays, latency.PAGE if whole else latency.BODY)
+    return render(
+        "report/report.html.j2" if whole else "report/report_body.html.j2",
+        r=record,
+        s=record["summary"],
+        plotly_js=figures.plotly_js(),
+        digit=_digit(run.path, run.network, record, arrays),
+        clouds=_clouds(run.network, record, arrays),
+    )
 
 
 def _clouds(network: Network, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> str | None:

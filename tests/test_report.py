@@ -1,0 +1,161 @@
+"""The combined report: its numbers against the stores they name, and what it says of damaged run folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import random_network
+
+from kcnet_eda.cli.main import main
+from kcnet_eda.errors import InvalidInputError
+from kcnet_eda.network.store import save_network
+from kcnet_eda.report.runs import names_of
+from kcnet_eda.report.write import report, write_report
+from kcnet_eda.study.accuracy import wilson
+from kcnet_eda.study.simulate import simulate
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A run by the fast engine, and a copy that stands for a simulator's: label 0 of a sample is another, one failed,
+    and every voltage is off by a known 0.01."""
+    root = tmp_path_factory.mktemp("report")
+    network = random_network(3)
+    save_network(network, root / "net.kcnet")
+    rng = np.random.default_rng(1)
+    np.savez(root / "d.npz", x=rng.uniform(-1, 1, (12, network.inputs.size)), y=rng.integers(0, 3, 12))
+    before, after = root / "before", root / "after"
+    simulate(root / "net.kcnet", before, data=str(root / "d.npz"), simulator="engine", jobs=1)
+    shutil.copytree(before, after)
+    record = json.loads((after / "report.json").read_text())
+    record["summary"] |= {"level": "behavioral", "simulator": "ngspice"}
+    (after / "report.json").write_text(json.dumps(record))
+    with np.load(after / "outputs.npz") as archive:
+        arrays = dict(archive)
+    arrays["v_end"] = arrays["v_end_software"] + 0.01
+    arrays["label"][0] = (arrays["label"][0] + 1) % 3
+    arrays["label"][1], arrays["v_end"][1] = -1, np.nan
+    np.savez(after / "outputs.npz", **arrays)
+    with sqlite3.connect(after / "study.sqlite") as store:
+        store.execute(
+            "UPDATE runs SET status = 'timed_out' WHERE key = (SELECT key FROM runs WHERE sample = 1 LIMIT 1)"
+        )
+    return [before, after]
+
+
+def test_the_chain_is_what_the_arrays_say(runs, tmp_path):
+    page, record = write_report(runs, tmp_path / "both.html")
+    steps = {step["step"]: step for step in record["chain"]["steps"]}
+    assert record["chain"]["shared_samples"] == list(range(12))
+    for name in ("trained torch model", "lowered network", "MOS level", "worst PVT corner"):
+        assert steps[name]["status"] == "not run" and steps[name]["accuracy"] is None
+    step = steps["behavioural ngspice"]
+    assert step["agreement_software"]["count"] == 10 and step["agreement_software"]["n"] == 12
+    assert step["agreement_software"]["wilson95"] == list(wilson(10, 12))
+    # 0.01 was added to every node of the eleven samples that passed; rounding of a sum of order 1 is below 1e-12
+    assert step["error_max"]["value"] == pytest.approx(0.01, abs=1e-12)
+    assert step["error_rms"]["value"] == pytest.approx(0.01, abs=1e-12)
+    assert step["margin_lost"]["value"] == pytest.approx(0, abs=1e-12)
+    changed = {row["run"]: row for row in record["changed"]}["after"]
+    assert [row["sample"] for row in changed["samples"]] == [0] and changed["failed"] == [1]
+    html = page.read_text()
+    assert "planned runs: timed_out" in html and "https://" not in html.replace(_plotly(), "")
+
+
+def _plotly() -> str:
+    from kcnet_eda.report.figures import plotly_js
+
+    return plotly_js()
+
+
+def test_ten_numbers_drawn_at_random_are_in_the_runs(runs, tmp_path):
+    _, record = write_report(runs, tmp_path / "both.html")
+    folders = {path.name: path for path in runs}
+    told = [(key, x) for step in record["chain"]["steps"] for key, x in step.items() if isinstance(x, dict)]
+    told += [("headline", x) for run in record["runs"] for x in run["headline"]]
+    rng = np.random.default_rng(2310)
+    for i in rng.choice(len(told), 10, replace=False):
+        name, x = told[i]
+        source = x["source"]
+        folder = folders[source["run"]]
+        if "key" in source:
+            found = json.loads((folder / source["file"]).read_text())
+            for word in source["key"].split("."):
+                found = found[word]
+            assert found == x["value"]
+            continue
+        with np.load(folder / source["file"]) as archive:
+            a = {key: archive[key][source["rows"]] for key in source["arrays"]}
+        readout = random_network(3).readout
+        if name == "accuracy":
+            own = a["label"] if "label" in a else a["v_end_software"][:, readout].argmax(axis=1)
+            assert x["count"] == (own == a["y"]).sum() and x["n"] == len(source["rows"])
+        elif name == "error_max":
+            assert x["value"] == np.abs(a["v_end"] - a["v_end_software"]).max()
+        elif name == "agreement_software":
+            assert x["count"] == (a["label"] == a["v_end_software"][:, readout].argmax(axis=1)).sum()
+
+
+def test_exit_codes(runs, tmp_path, monkeypatch):
+    def code(*words: object) -> object:
+        monkeypatch.setattr("sys.argv", ["kcnet", "report", *map(str, words), "--out", str(tmp_path / "p.html")])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code
+
+    missed, damaged = tmp_path / "missed", tmp_path / "damaged"
+    shutil.copytree(runs[0], missed)
+    record = json.loads((missed / "report.json").read_text())
+    record["contract"]["kept"] = False
+    (missed / "report.json").write_text(json.dumps(record))
+    shutil.copytree(runs[0], damaged)
+    (damaged / "outputs.npz").unlink()
+    assert (
+        code(*runs) == 0 and code(runs[0], missed) == 2 and code(runs[0], missed, damaged) == 1 and code(damaged) == 1
+    )
+
+
+def test_runs_of_one_kind_stand_side_by_side(runs, tmp_path):
+    _, record = write_report(runs, tmp_path / "both.html")
+    row = next(row for row in record["differences"] if row["of"] == "T")
+    assert row["runs"] == ["before", "after"] and row["changes"] == [0, 0]
+
+
+@pytest.mark.parametrize("part", ["outputs.npz", "study.sqlite", "report.json", "network.kcnet"])
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_a_damaged_run_still_has_a_report_that_says_so(runs, tmp_path, part, damage):
+    run = tmp_path / "run"
+    shutil.copytree(runs[0], run)
+    if damage == "missing":
+        (run / part).unlink()
+    else:
+        whole = (run / part).read_bytes()
+        (run / part).write_bytes(whole[: len(whole) // 3])
+    page, record = write_report([run, runs[1]], tmp_path / "page.html")
+    first_screen = page.read_text().replace(_plotly(), "").partition('<div class="tiles">')[0]
+    assert record["summary"]["unreadable_runs"] == ["run"]
+    assert (f"has no {part}" if damage == "missing" else f"{part} cannot be read") in first_screen
+    alone, record = write_report(run, tmp_path / "alone.html")
+    assert record is not None and part in alone.read_text()
+
+
+def test_one_whole_run_keeps_its_own_page(runs, tmp_path):
+    page, record = write_report(runs[0], tmp_path / "one.html")
+    assert record is None and "in one report" not in page.read_text()
+    assert json.loads((tmp_path / "one.json").read_text())["summary"]["n"] == 12
+
+
+def test_what_is_no_run_and_what_has_no_place_to_go(runs, tmp_path):
+    with pytest.raises(InvalidInputError, match="is not a run folder"):
+        report(tmp_path)
+    with pytest.raises(InvalidInputError, match="is needed for several runs"):
+        report(runs)
+
+
+def test_names_tell_runs_apart():
+    assert names_of([Path("/a/x/run"), Path("/a/y/run"), Path("/a/z")]) == ["x/run", "y/run", "z"]
