@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import sqlite3
@@ -99,6 +100,17 @@ def test_ten_numbers_drawn_at_random_are_in_the_runs(runs, tmp_path):
             assert x["value"] == np.abs(a["v_end"] - a["v_end_software"]).max()
         elif name == "agreement_software":
             assert x["count"] == (a["label"] == a["v_end_software"][:, readout].argmax(axis=1)).sum()
+
+
+def test_markdown_and_csv_say_the_same(runs, tmp_path):
+    write_report(runs, tmp_path / "both.html")
+    with (tmp_path / "both.csv").open() as stream:
+        rows = {row["step"]: row for row in csv.DictReader(stream)}
+    step = rows["behavioural ngspice"]
+    assert step["agreement_software_n"] == "12" and float(step["agreement_software"]) == 10 / 12
+    assert rows["MOS level"]["status"] == "not run" and rows["MOS level"]["accuracy"] == ""
+    text = (tmp_path / "both.md").read_text()
+    assert "83.33 % (10/12;" in text and all(f"| {name} |" in text for name in rows)
 
 
 def test_exit_codes(runs, tmp_path, monkeypatch):

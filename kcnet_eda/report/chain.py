@@ -47,6 +47,9 @@ def make_chain(runs: Sequence[Run]) -> Chain:
     left_out: list[str] = []
     usable = [run for run in runs if run.kind == "simulate" and all(name in run.arrays for name in _NEEDED)]
     usable = [run for run in usable if run.network is not None]
+    generative = [run for run in usable if run.record is not None and run.record.get("two_sample")]
+    left_out += [f"{run.name}: its outputs are points, no labels" for run in generative]
+    usable = [run for run in usable if run not in generative]
     network_of = {id(run): _identity(run) for run in usable}
     kept = list(network_of.values())
     main = max(dict.fromkeys(kept), key=kept.count, default=None)

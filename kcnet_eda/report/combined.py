@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -74,6 +76,29 @@ def combined_html(runs: Sequence[Run], record: dict[str, Any], body: Callable[[R
         digits={run.name: _digits(run) for run in runs if run.kind == "simulate"},
         plotly_js=figures.plotly_js(),
     )
+
+
+def combined_markdown(record: dict[str, Any]) -> str:
+    """Verdicts and chain of the combined record as Markdown."""
+    return render("report/combined.md.j2", r=record)
+
+
+def combined_csv(record: dict[str, Any]) -> str:
+    """The chain of the combined record as CSV, a row a step; empty where there is no number."""
+    text = io.StringIO()
+    proportions = ("accuracy", "agreement_before", "agreement_software")
+    plain = ("error_max", "error_rms", "margin_lost", "latency_s", "energy_j")
+    parts = [f"{name}{part}" for name in proportions for part in ("", "_n", "_low", "_high")]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["step", "status", "run", *parts, *plain, "cause"])
+    for step in record["chain"]["steps"]:
+        cells: list[Any] = [step["step"], step["status"], step["run"]]
+        for name in proportions:
+            p = step[name]
+            cells += [None] * 4 if p is None else [p["value"], p["n"], *p["wilson95"]]
+        cells += [None if step[name] is None else step[name]["value"] for name in plain]
+        writer.writerow([*cells, step["cause"]])
+    return text.getvalue()
 
 
 def _classifies(run: Run) -> bool:

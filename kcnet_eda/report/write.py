@@ -17,7 +17,7 @@ from kcnet_eda.files import write_atomic
 from kcnet_eda.network.graph import Network
 from kcnet_eda.report import adjoint, figures, latency, pvt
 from kcnet_eda.report.adjoint import adjoint_html
-from kcnet_eda.report.combined import combined_html, combined_record
+from kcnet_eda.report.combined import combined_csv, combined_html, combined_markdown, combined_record
 from kcnet_eda.report.latency import latency_html
 from kcnet_eda.report.pvt import pvt_html
 from kcnet_eda.report.runs import Record, Run, names_of, read_run
@@ -30,7 +30,8 @@ from kcnet_eda.study.store import open_store
 
 def report(runs: Path | Sequence[Path], out: Path | None = None) -> Path:
     """Write the report of run folders: HTML to ``out`` (``RUN/report.html`` where None and there is one run), JSON
-    beside it. A whole run alone gives its own page; several, or one with parts missing or corrupt, the combined page.
+    beside it. A whole run alone gives its own page; several, or one with parts missing or corrupt, the combined page,
+    with the same as Markdown and the chain as CSV beside it.
 
     Raises
     ------
@@ -56,6 +57,9 @@ def write_report(runs: Path | Sequence[Path], out: Path | None = None) -> tuple[
         own = record = combined_record(read)
         html = combined_html(read, record, lambda run: _page(run, whole=False) if not run.problems else "")
     write_atomic(out, html)
+    if record is not None:
+        write_atomic(out.with_suffix(".md"), combined_markdown(record))
+        write_atomic(out.with_suffix(".csv"), combined_csv(record))
     if out.with_suffix(".json") not in [path / RECORD for path in paths]:  # a run's own record is never written over
         write_atomic(out.with_suffix(".json"), json.dumps(own, indent=1) + "\n")
     return out, record
