@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from kcnet_eda.physical.mos_cell import cell_edges
 from kcnet_eda.study.dies import Dies, network_cells
 from kcnet_eda.study.latency_inference import BOLTZMANN
 from kcnet_eda.study.pvt_noise import count_right, smallest_c
+from kcnet_eda.study.pvt_record import add_checks
 from kcnet_eda.study.pvt_settings import Noise, PvtStudy
 from kcnet_eda.study.pvt_work import Shared
 from kcnet_eda.tools.simulators import NGSPICE
@@ -113,6 +115,13 @@ def test_the_smallest_c_is_the_last_before_the_first_that_falls_short() -> None:
     assert smallest_c(points, 0.96) is None
     with pytest.raises(ValidationError, match="capacitances"):
         Noise(capacitances=())
+
+
+def test_the_smallest_c_is_withheld_where_the_engine_is_not_believed() -> None:
+    for kept, wanted in ((True, {"noise": 1e-12}), (False, None)):
+        record: dict[str, Any] = {"summary": {}, "noise": {"smallest": {"noise": 1e-12}}}
+        add_checks(record, {"kept": kept}, None)
+        assert record["noise"]["smallest"] == wanted
 
 
 def test_a_study_reports_noise_and_repeats_to_the_byte(tmp_path: Path) -> None:
