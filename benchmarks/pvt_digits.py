@@ -63,7 +63,7 @@ def without_the_rest(file: Path, run: Path, worst: int) -> None:
     data = load_data(study.data, None, features=network.inputs.size, seed=study.seed)
     home = calibrate(found.rig, *model_classes(found.rig.design))
     dies = Dies(cells, found.models, cells.units(found.rig.design), found.spread, study.seed, study.t_unit)
-    level = transistors(dies, conditions, found.rig, scaling, NoProgress())
+    level = transistors(dies, conditions, found.rig, study.models, scaling, NoProgress())
     off: dict[str, list[float]] = {"all": [], "gain and shift": []}
     agree = dict.fromkeys(off, 0)
     with open_store(run / "study.sqlite") as store:

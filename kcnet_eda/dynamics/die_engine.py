@@ -27,8 +27,8 @@ Ints = NDArray[np.int64]
 
 
 @compiled
-def _rate(source, target, edges, conductance, v, rate):  # type: ignore[no-untyped-def]
-    """``edges`` [E, 8]: weights of v_s and v_d, θ2, rounding, 1/(4·rounding), compression, leakage, ratio."""
+def settle(source, target, edges, conductance, v, rate):  # type: ignore[no-untyped-def]
+    """``rate`` = f(v); ``edges`` [E, 8] of :func:`edge_table`."""
     rate[:] = 0
     zero, one = v.dtype.type(0), v.dtype.type(1)
     for e in range(source.size):
@@ -55,24 +55,23 @@ def _mix(a, x, b, y, c, z, out):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _solve(source, target, edges, conductance, rule, steps, v):  # type: ignore[no-untyped-def]
-    """In place; ``v`` [nodes, samples], ``rule`` of :func:`_rule`."""
+def advance(source, target, edges, conductance, rule, steps, v, flow):  # type: ignore[no-untyped-def]
+    """Steps of ``v`` and of the sums ``flow`` of currents, in place [nodes, samples]; ``rule`` of :func:`step_rule`."""
     one, two = v.dtype.type(1), v.dtype.type(2)
     k1, k2, k3, k4 = np.empty_like(v), np.empty_like(v), np.empty_like(v), np.empty_like(v)
-    flow, middle, stage, flow_there = np.empty_like(v), np.empty_like(v), np.empty_like(v), np.empty_like(v)
+    middle, stage, flow_there = np.empty_like(v), np.empty_like(v), np.empty_like(v)
     half_left, half_moved, half_kick = rule[0], rule[1], rule[2]
     left, moved = rule[3], rule[4]
-    _rate(source, target, edges, conductance, v, flow)
     for _ in range(steps):
-        _rate(source, target, edges, conductance, v, k1)
+        settle(source, target, edges, conductance, v, k1)
         _mix(one, v, half_moved, flow, half_kick, k1, middle)
         _mix(half_left, flow, one - half_left, k1, one - one, k1, flow_there)
-        _rate(source, target, edges, conductance, middle, k2)
+        settle(source, target, edges, conductance, middle, k2)
         _mix(one, v, half_moved, flow, half_kick, k2, stage)
-        _rate(source, target, edges, conductance, stage, k3)
+        settle(source, target, edges, conductance, stage, k3)
         _mix(one, middle, half_moved, flow_there, -half_kick, k1, stage)
         _mix(one, stage, two * half_kick, k3, one - one, k3, stage)
-        _rate(source, target, edges, conductance, stage, k4)
+        settle(source, target, edges, conductance, stage, k4)
         _mix(one, k2, one, k3, one - one, k3, k2)
         _mix(one, v, moved, flow, rule[5], k1, v)
         _mix(one, v, rule[6], k2, rule[7], k4, v)
@@ -80,7 +79,15 @@ def _solve(source, target, edges, conductance, rule, steps, v):  # type: ignore[
         _mix(one, flow, rule[10], k4, one - one, k4, flow)
 
 
-def _rule(h: float, lag: float) -> NDArray[np.float64]:
+@compiled
+def _solve(source, target, edges, conductance, rule, steps, v):  # type: ignore[no-untyped-def]
+    """In place; currents start settled."""
+    flow = np.empty_like(v)
+    settle(source, target, edges, conductance, v, flow)
+    advance(source, target, edges, conductance, rule, steps, v, flow)
+
+
+def step_rule(h: float, lag: float) -> NDArray[np.float64]:
     """Weights of a step: of half a step what is left of F, what F and a rate move v by; of a whole step the same of F,
     then what k1, k2 + k3 and k4 move v by, and what they add to F."""
     if lag == 0:
@@ -104,6 +111,16 @@ def _phi(z: float) -> tuple[float, float, float]:
     return first, second, (second - 1 / 2) / z
 
 
+def edge_table(edges: BuiltEdges, dtype: type[np.floating[Any]]) -> Floats:
+    """[dies, E, 8]: weights of v_s and v_d, θ2, rounding, 1/(4·rounding), compression, leakage, ratio."""
+    rounding = np.maximum(edges.rounding, SHARPEST)
+    shared = (rounding, 1 / (4 * rounding), edges.compression, edges.leakage)
+    half = edges.common_mode / 2
+    columns = [edges.theta1 + half, half - edges.theta1, edges.theta2]
+    columns += [np.broadcast_to(column, edges.theta1.shape) for column in shared]
+    return np.stack([*columns, edges.ratio], axis=2).astype(dtype)
+
+
 def evolve_dies(
     ends: tuple[Ints, Ints],
     edges: BuiltEdges,
@@ -119,13 +136,8 @@ def evolve_dies(
     start = np.ascontiguousarray(np.asarray(x0).T, dtype=dtype)
     dies = len(edges.theta1)
     v = np.repeat(start[None], dies, axis=0)
-    rounding = np.maximum(edges.rounding, SHARPEST)
-    shared = (rounding, 1 / (4 * rounding), edges.compression, edges.leakage)
-    half = edges.common_mode / 2
-    columns = [edges.theta1 + half, half - edges.theta1, edges.theta2]
-    columns += [np.broadcast_to(column, edges.theta1.shape) for column in shared]
-    table = np.stack([*columns, edges.ratio], axis=2).astype(dtype)
-    conductance, rule = dtype(edges.conductance), _rule(duration / steps, edges.lag).astype(dtype)
+    table = edge_table(edges, dtype)
+    conductance, rule = dtype(edges.conductance), step_rule(duration / steps, edges.lag).astype(dtype)
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda die: _solve(*ends, table[die], conductance, rule, steps, v[die]), range(dies)))
     return v

@@ -27,10 +27,11 @@ from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.campaign import Tally, run_campaign
 from kcnet_eda.study.conditions import grid, inert_axes, measured, nominal
 from kcnet_eda.study.dies import Dies, network_cells
-from kcnet_eda.study.export_mos import kit_scaling
+from kcnet_eda.study.export_mos import calibrated_circuit, kit_scaling
 from kcnet_eda.study.farm import Farm, make_farm
 from kcnet_eda.study.ladder import ladder
 from kcnet_eda.study.pvt_mos import NOMINAL, draw_nominal, transistors
+from kcnet_eda.study.pvt_noise import noise_record
 from kcnet_eda.study.pvt_record import add_checks, calibration_text, make_record
 from kcnet_eda.study.pvt_repeat import Behavioral, Case, Level, draw_cases, judge
 from kcnet_eda.study.pvt_settings import PvtStudy
@@ -123,7 +124,14 @@ def study_pvt(
             results = _repeat(shared, level, cases, store, out, farm, progress)
             arrays |= _of_cases("case_mos", cases, results, cells.network.max_nodes)
             check_mos = results.check
+        noise = None
+        if study.noise is not None:
+            home = nominal(kit)
+            mos = calibrated_circuit(cells.network, found.rig, scaling, progress)
+            model = measured(study, kit, [home], progress).models[0]
+            noise = noise_record(shared, study.noise, kit, home, model, mos, farm.workers if farm.local else 1)
         write_runs(store, out, _LEVELS)
+    record["noise"] = noise
     add_checks(record, check, check_mos)
     record["summary"]["wall_s"] = round(time.monotonic() - started, 3)
     write_atomic(out / CALIBRATION, calibration_text(conditions, dies, nominal(kit)))

@@ -45,6 +45,24 @@ class Limits(Settings):
     yield_: Annotated[Limit, Field(alias="yield", description="limits on the yield of a condition")] = Limit()
 
 
+class Noise(Settings):
+    """Noise at the nominal condition and on the nominal die, for each C (:mod:`kcnet_eda.study.pvt_noise`). An edge's
+    current has 4kT · ``excess`` · (what it conducts + ``mirrors`` · gm/I_D of the kit's mirrors · its current)."""
+
+    capacitances: Annotated[tuple[Positive, ...], Field(min_length=1, description="node capacitances, F")] = (
+        3e-12,
+        1e-12,
+        3e-13,
+        1e-13,
+        3e-14,
+        1e-14,
+    )
+    excess: Annotated[_NotNegative, Field(description="γ of the edges' white noise; 0: kT/C alone")] = 2.0
+    mirrors: Annotated[_NotNegative, Field(description="mirror transistors that an edge's current passes")] = 4.0
+    draws: Annotated[int, Field(ge=1, le=10_000, description="draws of the noise, each of all samples")] = 4
+    steps: Annotated[int, Field(ge=5, le=10_000, description="steps of the engine with noise")] = 60
+
+
 class PvtStudy(Settings):
     """The whole of the file. Conditions are the full grid of the four axes."""
 
@@ -71,6 +89,7 @@ class PvtStudy(Settings):
     steps: Annotated[int, Field(ge=5, le=10_000, description="RK4 steps")] = 15
     repeat: Annotated[int, Field(ge=0, le=100_000, description="cases repeated in ngspice, behavioural level")] = 0
     repeat_mos: Annotated[int, Field(ge=0, le=10_000, description="cases repeated in transistors, no mismatch")] = 0
+    noise: Annotated[Noise | None, Field(description="accuracy against C with noise")] = None
     timeout_s: Annotated[
         Positive, Field(description="seconds after which ngspice is killed on a case; five times that in transistors")
     ] = 120.0
