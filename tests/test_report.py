@@ -13,7 +13,7 @@ import pytest
 from conftest import random_network
 
 from kcnet_eda.cli.main import main
-from kcnet_eda.errors import InvalidInputError
+from kcnet_eda.errors import InvalidInputError, ToolFailedError, ToolMissingError
 from kcnet_eda.network.store import save_network
 from kcnet_eda.report.runs import names_of
 from kcnet_eda.report.write import report, write_report
@@ -171,3 +171,23 @@ def test_what_is_no_run_and_what_has_no_place_to_go(runs, tmp_path):
 
 def test_names_tell_runs_apart():
     assert names_of([Path("/a/x/run"), Path("/a/y/run"), Path("/a/z")]) == ["x/run", "y/run", "z"]
+
+
+def test_a_browser_that_prints_nothing_whole_is_found_out(runs, tmp_path, monkeypatch):
+    """Told to print, it writes what ``said`` is and exits with 0."""
+    browser = tmp_path / "browser"
+    monkeypatch.setenv("KCNET_BROWSER", str(browser))
+    for said in ("", "%PDF-1.4 cut short"):
+        browser.write_text(
+            f'#!/bin/sh\nfor a; do case $a in --print-to-pdf=*) printf %s "{said}" > "${{a#*=}}";; esac; done\n'
+        )
+        browser.chmod(0o755)
+        with pytest.raises(ToolFailedError, match="no whole PDF"):
+            report(runs, tmp_path / "all.html", pdf=True)
+        assert (tmp_path / "all.html").is_file() and not (tmp_path / "all.pdf").exists()
+    browser.write_text(browser.read_text().replace("cut short", "whole %%EOF"))
+    report(runs, tmp_path / "all.html", pdf=True)
+    assert (tmp_path / "all.pdf").read_bytes() == b"%PDF-1.4 whole %%EOF"
+    monkeypatch.setenv("KCNET_BROWSER", str(tmp_path / "none"))
+    with pytest.raises(ToolMissingError, match="KCNET_BROWSER"):
+        report(runs, tmp_path / "all.html", pdf=True)

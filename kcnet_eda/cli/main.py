@@ -425,12 +425,13 @@ def _tell_pvt(record: dict[str, Any], out: Path) -> None:
 def report(
     run: Annotated[list[Path], typer.Argument(help="Run folders of 'kcnet simulate' or of studies.")],
     out: Annotated[Path | None, typer.Option(help="HTML file; RUN/report.html if not given, for one run.")] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Also print it to a PDF, by an installed browser.")] = False,
 ) -> None:
     """Write the report of a run again, or of several runs on one page (docs/report.md)."""
     from kcnet_eda.report.write import write_report
 
-    page, record = write_report(run, out)
-    _out.print(f"report: {page}", soft_wrap=True)
+    page, record = write_report(run, out, pdf=pdf)
+    _out.print(f"report: {page}{' and .pdf' if pdf else ''}", soft_wrap=True)
     if record is None:
         return
     s = record["summary"]

@@ -26,22 +26,27 @@ from kcnet_eda.study.latency_record import STUDY as LATENCY
 from kcnet_eda.study.pvt_record import STUDY as PVT
 from kcnet_eda.study.simulate import RECORD, REPORT, STORE
 from kcnet_eda.study.store import open_store
+from kcnet_eda.tools.browser import print_pdf
 
 
-def report(runs: Path | Sequence[Path], out: Path | None = None) -> Path:
+def report(runs: Path | Sequence[Path], out: Path | None = None, *, pdf: bool = False) -> Path:
     """Write the report of run folders: HTML to ``out`` (``RUN/report.html`` where None and there is one run), JSON
     beside it. A whole run alone gives its own page; several, or one with parts missing or corrupt, the combined page,
-    with the same as Markdown and the chain as CSV beside it.
+    with the same as Markdown and the chain as CSV beside it. ``pdf`` also prints it, to the same name with ``.pdf``.
 
     Raises
     ------
     InvalidInputError
         One of ``runs`` is no run folder, or several are given without ``out``.
+    KcnetError
+        ``pdf`` is asked for, and no browser is installed or it fails; the page is there all the same.
     """
-    return write_report(runs, out)[0]
+    return write_report(runs, out, pdf=pdf)[0]
 
 
-def write_report(runs: Path | Sequence[Path], out: Path | None = None) -> tuple[Path, Record | None]:
+def write_report(
+    runs: Path | Sequence[Path], out: Path | None = None, *, pdf: bool = False
+) -> tuple[Path, Record | None]:
     """As :func:`report`; also the combined page's record, None where a run's own page was written."""
     paths = [runs] if isinstance(runs, Path) else list(runs)
     if out is None and len(paths) != 1:
@@ -62,6 +67,8 @@ def write_report(runs: Path | Sequence[Path], out: Path | None = None) -> tuple[
         write_atomic(out.with_suffix(".csv"), combined_csv(record))
     if out.with_suffix(".json") not in [path / RECORD for path in paths]:  # a run's own record is never written over
         write_atomic(out.with_suffix(".json"), json.dumps(own, indent=1) + "\n")
+    if pdf:
+        print_pdf(out, out.with_suffix(".pdf"))
     return out, record
 
 

