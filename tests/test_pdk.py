@@ -273,7 +273,7 @@ def test_header_has_sections_switches_seed_and_temperature():
     for line in (
         '.lib "M/models/cornerMOShv.lib" mos_ss_mismatch',
         '.lib "M/models/cornerRES.lib" res_wcs_mismatch',
-        ".options klu",
+        ".options klu rshunt=1e12",
         ".options seed=7",
         ".temp -40",
         "pre_osdi a.osdi",
