@@ -26,10 +26,10 @@ from kcnet_eda.export.inference import comparator_tree, decode
 from kcnet_eda.network.laws import IDENTITY, RELU
 from kcnet_eda.network.store import save_network
 from kcnet_eda.network.topology import grid_window
+from kcnet_eda.physical.thermal import ktc_noise
 from kcnet_eda.study import latency_scaling
 from kcnet_eda.study.accuracy import decision_time
 from kcnet_eda.study.latency import TABLES
-from kcnet_eda.study.latency_inference import ktc_noise
 from kcnet_eda.study.latency_physical import find_knee
 from kcnet_eda.study.latency_size import grid_network
 from kcnet_eda.study.pareto import not_dominated

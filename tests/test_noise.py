@@ -10,6 +10,7 @@ import pytest
 from conftest import make_network
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from scipy.constants import Boltzmann
 
 from kcnet_eda import api
 from kcnet_eda.dynamics.die_engine import evolve_dies
@@ -20,7 +21,6 @@ from kcnet_eda.network.store import load_network, network_path, save_network
 from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.mos_cell import cell_edges
 from kcnet_eda.study.dies import Dies, network_cells
-from kcnet_eda.study.latency_inference import BOLTZMANN
 from kcnet_eda.study.pvt_noise import count_right, smallest_c
 from kcnet_eda.study.pvt_record import add_checks
 from kcnet_eda.study.pvt_settings import Noise, PvtStudy
@@ -150,7 +150,7 @@ def test_a_study_reports_noise_and_repeats_to_the_byte(tmp_path: Path) -> None:
 def test_transient_noise_in_ngspice_has_the_same_variance(tmp_path: Path) -> None:
     """40 independent RC, g = 1 µS and 1 pF (τ = 1 µs), each with its own source, 200 τ."""
     nodes, g, c, step, gamma = 40, 1e-6, 1e-12, 1e-7, 2.0
-    kt = BOLTZMANN * 300.15
+    kt = Boltzmann * 300.15
     # numbers of rms NA, one every NT, are at low frequency a one-sided density of 2·NA²·NT
     rms = np.sqrt(4 * kt * gamma * g / (2 * step))
     body = [

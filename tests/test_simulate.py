@@ -84,7 +84,7 @@ def test_a_finished_run_is_not_done_again_and_more_samples_only_add(run, tmp_pat
     shutil.copytree(run[0], out)
     with monkeypatch.context() as patch:
         patch.setattr("kcnet_eda.study.simulate.run_jobs", lambda *_: pytest.fail("ran again"))
-        patch.setattr("kcnet_eda.study.simulate.final_states", lambda *_: pytest.fail("solved again"))
+        patch.setattr("kcnet_eda.study.references.final_states", lambda *_: pytest.fail("solved again"))
         assert simulate("digits", out, samples=14)["summary"]["agreement"] == 1.0
     ran = []
     from kcnet_eda.study import batch

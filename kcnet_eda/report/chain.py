@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kcnet_eda.network.graph import Network, labels
 from kcnet_eda.report.runs import Run
-from kcnet_eda.study.accuracy import wilson
+from kcnet_eda.study.accuracy import proportion
 from kcnet_eda.study.simulate import OUTPUTS, RECORD
 
 Floats = NDArray[np.float64]
@@ -113,7 +113,7 @@ def _shared(runs: list[Run], left_out: list[str]) -> tuple[list[int], dict[str, 
 
 def share(hits: int, n: int, source: dict[str, Any]) -> dict[str, Any]:
     """A proportion with its interval and where it was counted."""
-    return {"count": hits, "n": n, "value": hits / n, "wilson95": list(wilson(hits, n)), "source": source}
+    return proportion(hits, n) | {"source": source}
 
 
 def _number(value: float, source: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,11 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     half = _Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     # At 0 and n successes the exact bound is 0 or 1; rounding would leave it a hair inside.
     return (0.0 if successes == 0 else max(0.0, centre - half)), (1.0 if successes == n else min(1.0, centre + half))
+
+
+def proportion(count: int, n: int) -> dict[str, Any]:
+    """A proportion of ``n`` with Wilson's interval, as records hold it."""
+    return {"count": count, "n": n, "value": count / n, "wilson95": list(wilson(count, n))}
 
 
 def decision_time(time: NDArray[np.float64], readout: NDArray[np.float64]) -> float:

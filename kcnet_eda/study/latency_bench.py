@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcnet_eda import __version__
-from kcnet_eda.dynamics.reference import final_states, method
+from kcnet_eda.dynamics.reference import method
 from kcnet_eda.errors import KcnetError
 from kcnet_eda.export.bundle import Bundle
 from kcnet_eda.files import sha256_bytes
@@ -20,9 +20,9 @@ from kcnet_eda.network.data import DataSet
 from kcnet_eda.network.graph import Network
 from kcnet_eda.network.store import dump_network
 from kcnet_eda.progress import Advance, Progress
-from kcnet_eda.study.accuracy import wilson
 from kcnet_eda.study.batch import status_of
 from kcnet_eda.study.latency_settings import LatencyStudy
+from kcnet_eda.study.references import reference_states
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store
 from kcnet_eda.tools import openvaf
 from kcnet_eda.tools.locate import find_openvaf
@@ -76,7 +76,9 @@ class LatencyBench:
     @cached_property
     def v_ref(self) -> Floats:
         """The reference final states of every sample, [n, nodes]; those in the store are not solved again."""
-        return references(self.store, self.network, self.x0, self.jobs, self.progress)
+        truth = sha256_bytes(dump_network(self.network)) + method(self.network)
+        keys = [sha256_bytes(truth.encode() + x.tobytes()) for x in self.x0]
+        return reference_states(self.store, keys, self.network, self.x0, self.jobs, self.progress)
 
     def attempt(self, tasks: Sequence[Task], what: str) -> list[Result]:
         """The results of ``tasks``; those that passed before are taken from the store, others run one by one."""
@@ -95,30 +97,6 @@ class LatencyBench:
             self.store.finish(task.key, found)
         advance(1)
         return self.store.result(task.key)
-
-
-def references(store: Store, network: Network, x0: Floats, jobs: int, progress: Progress) -> Floats:
-    """Reference final states [n, nodes] of ``x0`` [n, nodes], from the store where they are in it."""
-    truth = sha256_bytes(dump_network(network)) + method(network)
-    keys = [sha256_bytes(truth.encode() + x.tobytes()) for x in x0]
-    due = np.flatnonzero([store.reference(key) is None for key in keys])
-    with progress.stage("software reference", len(keys)) as advance:
-        advance(len(keys) - len(due))
-
-        def finished(rows: NDArray[np.int64], v_end: Floats) -> None:
-            for row, v in zip(due[rows], v_end, strict=True):
-                store.keep_reference(keys[row], v)
-            advance(len(rows))
-
-        if due.size:
-            final_states(network, x0[due], jobs, finished)
-    found = [store.reference(key) for key in keys]
-    return np.stack([v for v in found if v is not None])
-
-
-def proportion(count: int, n: int) -> Row:
-    """A proportion with its Wilson interval."""
-    return {"count": count, "n": n, "value": count / n, "wilson95": list(wilson(count, n))}
 
 
 def made_by(simulator: str, level: str = "behavioral") -> Row:

@@ -13,8 +13,9 @@ import numpy as np
 from kcnet_eda import __version__
 from kcnet_eda.files import sha256_bytes, sha256_file
 from kcnet_eda.network.graph import labels
+from kcnet_eda.study.accuracy import proportion
 from kcnet_eda.study.batch import Job, run_jobs
-from kcnet_eda.study.latency_bench import LatencyBench, Row, made_by, proportion
+from kcnet_eda.study.latency_bench import LatencyBench, Row, made_by
 from kcnet_eda.study.latency_settings import Decision
 from kcnet_eda.study.legs import prepare_bench
 from kcnet_eda.study.readout import Reading, lost_to_jitter, right_at, tolerated_jitter, tolerated_shift

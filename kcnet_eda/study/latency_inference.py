@@ -21,8 +21,10 @@ from kcnet_eda.files import resource_dir, sha256_bytes
 from kcnet_eda.network.graph import labels
 from kcnet_eda.network.store import dump_network
 from kcnet_eda.physical.scaling import Scaling
+from kcnet_eda.physical.thermal import ktc_noise
+from kcnet_eda.study.accuracy import proportion
 from kcnet_eda.study.engine_run import ENGINE, VERSION
-from kcnet_eda.study.latency_bench import Floats, LatencyBench, Row, Task, failures, made_by, proportion
+from kcnet_eda.study.latency_bench import Floats, LatencyBench, Row, Task, failures, made_by
 from kcnet_eda.study.latency_settings import Inference
 from kcnet_eda.study.store import Result, Status
 from kcnet_eda.study.transient import compile_into
@@ -43,17 +45,10 @@ MEASURED = (
     "label_at_t",
     "margin_v",
 )
-BOLTZMANN = 1.380649e-23
-_ZERO_CELSIUS = 273.15
 #: Time given to a block over what one time constant needs to leave the share asked for: it must be seen to be reached.
 _SPARE = 1.1
 _STEPS_A_TAU = 10
 _DRAWN = 2  # the first word of the key by which noise is drawn
-
-
-def ktc_noise(c: float, celsius: float) -> float:
-    """sqrt(kT/C), the rms voltage [V] that any switch leaves on a capacitor ``c`` [F]."""
-    return math.sqrt(BOLTZMANN * (celsius + _ZERO_CELSIUS) / c)
 
 
 def blocks_of(section: Inference, scaling: Scaling) -> Blocks:

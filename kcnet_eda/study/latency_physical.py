@@ -24,11 +24,11 @@ from kcnet_eda.network.data import DataSet, load_data
 from kcnet_eda.network.graph import Network, labels
 from kcnet_eda.network.store import dump_network, load_network, network_path
 from kcnet_eda.physical.pdk import Pdk, load_pdk
-from kcnet_eda.physical.scaling import resolve
+from kcnet_eda.physical.thermal import ktc_noise
+from kcnet_eda.study.accuracy import proportion
 from kcnet_eda.study.engine_run import ENGINE, VERSION
-from kcnet_eda.study.export_mos import buildable, calibrated, mos_settings
-from kcnet_eda.study.latency_bench import Floats, LatencyBench, Row, Task, failures, proportion
-from kcnet_eda.study.latency_inference import ktc_noise
+from kcnet_eda.study.export_mos import buildable, calibrated, kit_scaling, mos_settings
+from kcnet_eda.study.latency_bench import Floats, LatencyBench, Row, Task, failures
 from kcnet_eda.study.latency_settings import Physical
 from kcnet_eda.study.mos_run import mos_deck, run_in_transistors
 from kcnet_eda.study.pareto import not_dominated
@@ -61,15 +61,18 @@ def run_physical(bench: LatencyBench, section: Physical) -> Row:
     failed: list[Row] = []
     for factor in section.currents:
         rig = size_cells(Bench(_at_current(kit, factor), prepare(kit, section.models)))
+        groups = calibrated(rig, buildable(network, rig.pdk), bench.progress)
         for t_unit in sorted(section.t_units, reverse=True):
-            mos = _circuit(bench, rig, network, t_unit)
+            circuit = build_circuit(network, kit_scaling(rig.pdk, None, t_unit), (), None, "mos")
+            mos = MosCircuit(circuit, rig.pdk, rig.design, groups, rig.direct)
             row = _where(mos, network, factor, t_unit)
             problems = mos.capacitance_problems()
             if problems:
                 points.append(row | {"built": False, "why": f"{len(problems)} nodes: {problems[0]}", "n": 0})
                 continue
             settings = mos_settings(network, bench.study.error)
-            tasks = [_task(section, rig, mos, settings, x, i) for i, x in enumerate(x0)]
+            same = sha256_bytes(mos.netlist().encode())
+            tasks = [_task(section, rig, mos, same, settings, x, i) for i, x in enumerate(x0)]
             results = bench.attempt(tasks, f"transistors, {1e9 * t_unit:g} ns a unit of time")
             failed += failures(tasks, results)
             found = _judge(network, mos, results, ideal, tau, software, y)
@@ -104,13 +107,6 @@ def _at_current(kit: Pdk, factor: float) -> Pdk:
     return kit.model_copy(update={"operating": kit.operating.model_copy(update={"i0": kit.operating.i0 * factor})})
 
 
-def _circuit(bench: LatencyBench, rig: Rig, network: Network, t_unit: float) -> MosCircuit:
-    op = rig.pdk.operating
-    scaling = resolve(c=t_unit * op.i0 / op.v0, v_unit=op.v0, i_unit=op.i0, v_cm=op.common_mode)
-    groups = calibrated(rig, buildable(network, rig.pdk), bench.progress)
-    return MosCircuit(build_circuit(network, scaling, (), None, "mos"), rig.pdk, rig.design, groups, rig.direct)
-
-
 def _where(mos: MosCircuit, network: Network, factor: float, t_unit: float) -> Row:
     op = mos.pdk.operating
     return {
@@ -126,7 +122,9 @@ def _where(mos: MosCircuit, network: Network, factor: float, t_unit: float) -> R
     }
 
 
-def _task(section: Physical, rig: Rig, mos: MosCircuit, settings: SolverSettings, x0: Floats, i: int) -> Task:
+def _task(
+    section: Physical, rig: Rig, mos: MosCircuit, same: str, settings: SolverSettings, x0: Floats, i: int
+) -> Task:
     def make() -> Result:
         run = run_in_transistors(rig, mos_deck(rig, mos, settings, x0), section.timeout_s)
         seconds = run.tau * mos.circuit.scaling.t_unit
@@ -136,7 +134,7 @@ def _task(section: Physical, rig: Rig, mos: MosCircuit, settings: SolverSettings
 
     words = " ".join(
         [
-            sha256_bytes(mos.netlist().encode()),
+            same,
             rig.header(),
             rig.models.sha256,
             str(settings),

@@ -20,10 +20,10 @@ from kcnet_eda.network.graph import Network
 from kcnet_eda.physical.condition import Condition
 from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.pdk import Pdk
+from kcnet_eda.physical.thermal import ktc_noise
 from kcnet_eda.study.accuracy import wilson
 from kcnet_eda.study.dies import Dies
 from kcnet_eda.study.export_mos import kit_scaling
-from kcnet_eda.study.latency_inference import ktc_noise
 from kcnet_eda.study.pvt_settings import Noise
 from kcnet_eda.study.pvt_work import Shared
 

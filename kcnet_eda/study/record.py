@@ -17,7 +17,7 @@ from kcnet_eda.export.bundle import MANIFEST, Bundle
 from kcnet_eda.files import sha256_file
 from kcnet_eda.network.graph import Network, labels, margins
 from kcnet_eda.physical.audit import audit
-from kcnet_eda.study.accuracy import wilson
+from kcnet_eda.study.accuracy import proportion
 from kcnet_eda.study.generative import two_sample
 from kcnet_eda.study.plan import Plan
 from kcnet_eda.study.store import Result, Status
@@ -67,10 +67,6 @@ def make_record(
     kept = bool(errors.max_rel <= settings.error and (half is None or half <= settings.error))
     t_total, line = bundle.circuit.run_time(plan.gated), bundle.circuit.timeline
 
-    def proportion(hits: NDArray[np.bool_]) -> dict[str, Any]:
-        k = int(hits.sum())
-        return {"count": k, "n": n, "value": k / n, "wilson95": wilson(k, n)}
-
     return {
         "summary": {
             "n": n,
@@ -90,10 +86,10 @@ def make_record(
         "accuracy": None
         if y is None
         else {
-            "software": proportion(software == y),
-            "circuit": proportion(circuit == y),
+            "software": proportion(int((software == y).sum()), n),
+            "circuit": proportion(int((circuit == y).sum()), n),
         },
-        "agreement": proportion(agree)
+        "agreement": proportion(int(agree.sum()), n)
         | {
             "undecidable": [plan.sample(int(i)) for i in np.flatnonzero(~decidable)],
             "disagreeing": [plan.sample(int(i)) for i in np.flatnonzero(differ)],

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.dynamics.reference import final_states
 from kcnet_eda.errors import InvalidInputError, ToolFailedError
 from kcnet_eda.export.bundle import DEFAULT_ERROR, Bundle, choose_settings, export, read_bundle, solve_examples
 from kcnet_eda.files import hold_folder, write_atomic
@@ -28,6 +27,7 @@ from kcnet_eda.study.engine_run import ENGINE, run_in_engine
 from kcnet_eda.study.legs import expected_mib, prepare_bench
 from kcnet_eda.study.plan import Plan, make_plan
 from kcnet_eda.study.record import make_record
+from kcnet_eda.study.references import reference_states
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
 from kcnet_eda.tools.simulators import Simulator, choose
 
@@ -114,7 +114,7 @@ def simulate(
         store.plan(rows, plan.simulator_name, plan.simulator_version, plan.seed)
         reused = len(plan.runs) - len(_due(plan, store))
         main, check = _run_circuit(plan, store, out, jobs, timeout_s, progress)
-        v_ref = _run_reference(plan, store, jobs, progress)
+        v_ref = reference_states(store, plan.reference_keys, plan.bundle.network, plan.x0, jobs, progress)
     record = make_record(plan, main, check, v_ref, warning)
     record["summary"]["wall_s"] = round(time.monotonic() - started, 3)
     record["run"] |= {"jobs": jobs, "reused_runs": reused}
@@ -214,23 +214,6 @@ def _runner(
     if example is not None:
         what += f" and {example['seconds']:.2g} s a sample"
     return what, lambda done: run_jobs(bench, due, workers, done)
-
-
-def _run_reference(plan: Plan, store: Store, jobs: int, progress: Progress) -> Floats:
-    """The reference final states [n, nodes]; those in the store are not solved again."""
-    due = np.flatnonzero([store.reference(key) is None for key in plan.reference_keys])
-    with progress.stage("software reference", len(plan.reference_keys)) as advance:
-        advance(len(plan.reference_keys) - len(due))
-
-        def finished(rows: NDArray[np.int64], v_end: Floats) -> None:
-            for row, v in zip(due[rows], v_end, strict=True):
-                store.keep_reference(plan.reference_keys[row], v)
-            advance(len(rows))
-
-        if due.size:
-            final_states(plan.bundle.network, plan.x0[due], jobs, finished)
-    found = [store.reference(key) for key in plan.reference_keys]
-    return np.stack([v for v in found if v is not None])
 
 
 def _write_outputs(out: Path, plan: Plan, main: list[Result], v_ref: Floats) -> None:
