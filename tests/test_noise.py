@@ -166,8 +166,8 @@ def test_transient_noise_in_ngspice_has_the_same_variance(tmp_path: Path) -> Non
     NGSPICE.run(tmp_path / "rc.cir", tmp_path / "log.txt", 60.0)
     v = np.loadtxt(data)[:, 1:]
     v = v[v.shape[0] * 3 // 100 :]  # 6 τ from no noise at all
-    # ngspice draws straight lines between the numbers. A line's correlation is the cubic B-spline over the step, which the
-    # exponential one of the RC weighs: 0.955 of the white source's γ·kT/C.
+    # ngspice draws straight lines between the numbers. Their correlation is the cubic B-spline over the step, which
+    # the exponential one of the RC weighs: 0.955 of the white source's γ·kT/C.
     spline = BSpline.basis_element([-2, -1, 0, 1, 2])
     share = quad(lambda t: float(spline(t)) * np.exp(-abs(t) * step * g / c), -2, 2, points=[-1, 0, 1])[0]
     # The variance of an Ornstein-Uhlenbeck path of n τ, about a known mean, has σ = sqrt(2/n) of it.
