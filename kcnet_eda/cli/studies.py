@@ -1,0 +1,182 @@
+"""``kcnet study ...``: many runs out of one YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from kcnet_eda.cli.common import ERR, OUT, Jobs, tell_report
+from kcnet_eda.cli.progress import RichProgress
+
+study = typer.Typer(help="Studies of many runs, from a YAML file each.", no_args_is_help=True)
+
+#: A verdict in a word; None: it is not a matter of yes or no, or was not looked at.
+_HOLDS = {True: "yes", False: "NO", None: ""}
+
+_PvtFile = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file, YAML (docs/pvt.md).")]
+_PvtOut = Annotated[Path, typer.Option(help="Run folder; an interrupted run in it goes on.")]
+_PvtWorkers = Annotated[
+    int, typer.Option(min=1, help="Threads and worker processes of this machine; results do not depend on them.")
+]
+_PvtScheduler = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Workers of a dask scheduler, tcp://host:port.")
+]
+_PvtCluster = Annotated[
+    str | None, typer.Option(help="Jobs of slurm or lsf, as the study's 'cluster:' says (docs/campaigns.md).")
+]
+
+
+@study.command("adjoint")
+def study_adjoint(
+    config: Annotated[Path, typer.Argument(metavar="STUDY", help="Study file, YAML (docs/adjoint.md).")],
+    out: Annotated[Path, typer.Option(help="Run folder; an interrupted run in it goes on.")],
+) -> None:
+    """Gradients out of the adjoint circuit in ngspice, held against the differentiated software."""
+    from kcnet_eda import api
+
+    with RichProgress(ERR) as progress:
+        record = api.study_adjoint(config, out, progress)
+    s = record["summary"]
+    table = Table(box=None, pad_edge=False)
+    for heading in ("steps", "runs", "dL/dv(0): median, worst", "dL/d(a, b, c, k)", "dL/d(theta1, theta2)", "s a run"):
+        table.add_column(heading)
+    for row in record["convergence"]:
+        cells = [
+            f"{e['median']:.1e}, {e['max']:.1e}" if (e := row["errors"].get(name)) else ""
+            for name in ("v0", "edges", "theta")
+        ]
+        table.add_row(str(row["steps"]), str(row["n"]), *cells, f"{row['wall_s']:.2f}")
+    OUT.print(table)
+    verdict = "kept" if s["kept"] else "MISSED"
+    worst = "none" if s["worst"] is None else f"{s['worst']:.1e}"
+    OUT.print(
+        f"worst relative error (2-norm) at {s['steps']} steps: {worst} ({s['requested']:g} asked for: {verdict}); "
+        f"the software's own: {s['software_halving']:.1e}"
+        + (f"; observed order {s['order']['edges']:.2f}" if s["order"] and "edges" in s["order"] else ""),
+        soft_wrap=True,
+    )
+    OUT.print(f"{record['provenance']['simulator']}, {s['wall_s']:.1f} s in all", soft_wrap=True)
+    tell_report(record, out)
+    if not s["kept"]:
+        raise typer.Exit(2)
+
+
+@study.command("latency")
+def study_latency(
+    config: Annotated[Path, typer.Argument(metavar="STUDY", help="Study file, YAML (docs/latency.md).")],
+    out: Annotated[Path, typer.Option(help="Run folder; an interrupted run in it goes on.")],
+    jobs: Jobs = None,
+) -> None:
+    """Where 1/f holds, where it breaks, and what it costs, by simulation of the exported circuit."""
+    from kcnet_eda import api
+
+    with RichProgress(ERR) as progress:
+        record = api.study_latency(config, out, jobs=jobs, progress=progress)
+    s = record["summary"]
+    table = Table(box=None, pad_edge=False)
+    for heading in ("claim", "holds", "found"):
+        table.add_column(heading, overflow="fold")
+    for verdict in s["verdicts"]:
+        table.add_row(verdict["claim"], _HOLDS[verdict["holds"]], verdict["found"])
+    OUT.print(table)
+    if s["sections_not_run"]:
+        OUT.print(f"not run: {', '.join(s['sections_not_run'])}", soft_wrap=True)
+    OUT.print(f"{s['wall_s']:.1f} s in all", soft_wrap=True)
+    tell_report(record, out)
+    if not s["kept"]:
+        raise typer.Exit(2)
+
+
+@study.command("pvt")
+def study_pvt(
+    config: _PvtFile,
+    out: _PvtOut,
+    corners: Annotated[str, typer.Option(help="Of the study's corners only these: names or globs, by commas.")] = "",
+    workers: _PvtWorkers = 1,
+    scheduler: _PvtScheduler = None,
+    cluster: _PvtCluster = None,
+) -> None:
+    """Accuracy and yield over process, supply, temperature and dies, by the fast engine."""
+    from kcnet_eda import api
+
+    chosen = [word for word in corners.split(",") if word]
+    with RichProgress(ERR) as progress:
+        record = api.study_pvt(
+            config, out, corners=chosen, workers=workers, scheduler=scheduler, cluster=cluster, progress=progress
+        )
+    _tell_pvt(record, out)
+
+
+@study.command("mc")
+def study_mc(
+    config: _PvtFile,
+    out: _PvtOut,
+    workers: _PvtWorkers = 1,
+    scheduler: _PvtScheduler = None,
+    cluster: _PvtCluster = None,
+) -> None:
+    """Accuracy and yield over dies at the kit's nominal condition, by the fast engine."""
+    from kcnet_eda import api
+
+    with RichProgress(ERR) as progress:
+        record = api.study_pvt(
+            config, out, at_nominal=True, workers=workers, scheduler=scheduler, cluster=cluster, progress=progress
+        )
+    _tell_pvt(record, out)
+
+
+def _tell_pvt(record: dict[str, Any], out: Path) -> None:
+    """The table of conditions and the verdict; exit code 2 where a limit is missed."""
+    s = record["summary"]
+    table = Table(box=None, pad_edge=False)
+    for heading in ("condition", "accuracy", "95 %", "worst die", "yield", "95 %"):
+        table.add_column(heading)
+    for row in record["conditions"]:
+        (low, high), (least, most) = row["accuracy_interval"], row["yield_interval"]
+        table.add_row(
+            row["condition"],
+            f"{100 * row['accuracy']:.2f} %",
+            f"{100 * low:.2f} to {100 * high:.2f}",
+            f"{100 * row['die_min']:.2f} %",
+            f"{100 * row['yield']:.1f} %",
+            f"{100 * least:.1f} to {100 * most:.1f}",
+        )
+    OUT.print(table)
+    everywhere = "withheld" if s["yield_everywhere"] is None else f"{100 * s['yield_everywhere']:.1f} %"
+    OUT.print(
+        f"{s['conditions']} conditions, {s['dies']} dies, {s['samples']} samples: {s['classifications']} "
+        f"classifications, {s['not_finite']} not finite; worst: {s['worst']}; dies good everywhere: {everywhere}",
+        soft_wrap=True,
+    )
+    if record["check"] is None and record["check_mos"] is None:
+        OUT.print("no case was repeated in a simulator")
+    for check in (record["check"], record["check_mos"]):
+        if check is None:
+            continue
+        low, high = check["agreement_interval"]
+        largest = "none passed" if check["largest"] is None else f"{check['largest']:.1e} of the range"
+        OUT.print(
+            f"repeated in ngspice, {check['level']}: {check['agree']} of {check['cases']} labels agree "
+            f"({100 * low:.1f} to {100 * high:.1f} %), largest difference {largest}, {check['failed']} runs failed"
+            + (
+                f" ({', '.join(f'{n} {how}' for how, n in check['ended'].items() if how != 'passed')})"
+                if check["failed"]
+                else ""
+            )
+            + ("" if check["kept"] else ": the engine is NOT to be believed here"),
+            soft_wrap=True,
+        )
+    if s["inert_axes"]:
+        OUT.print(f"changes nothing: {', '.join(s['inert_axes'])}", soft_wrap=True)
+    OUT.print(f"surrogate: {record['provenance']['surrogate']}; {s['wall_s']:.1f} s in all", soft_wrap=True)
+    OUT.print(
+        f"report: {out / 'report.html'}, table: {out / 'conditions.csv'}, runs: {out / 'runs.csv'}", soft_wrap=True
+    )
+    for limit in record["limits"]:
+        verdict = "kept" if limit["kept"] else "MISSED"
+        OUT.print(f"{limit['of']}, {limit['kind']} {limit['limit']:g}: {limit['found']:.4f}: {verdict}")
+    if not s["kept"]:
+        raise typer.Exit(2)
