@@ -42,7 +42,6 @@ def _column(row: dict[str, Any]) -> str:
     """What a row's point is but for its corners; records from before there were errors of writing and reading have
     none."""
     words = [f"{row['supply']:g} V, {row['temperature']:g} °C"]
-    words += [
-        f"σ {format_si(row[name], unit)}" for name, unit in (("write_error", "V"), ("jitter", "s")) if row.get(name)
-    ]
+    for name, unit in (("write_error", "V"), ("jitter", "s")):
+        words += [f"{name.replace('_', ' ')} {format_si(row[name], unit)}"] if row.get(name) else []
     return ", ".join(words)
