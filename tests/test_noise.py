@@ -122,9 +122,9 @@ def test_the_smallest_c_is_the_last_before_the_first_that_falls_short() -> None:
 
 def test_the_smallest_c_is_withheld_where_the_engine_is_not_believed() -> None:
     for kept, wanted in ((True, {"noise": 1e-12}), (False, None)):
-        record: dict[str, Any] = {"summary": {}, "noise": {"smallest": {"noise": 1e-12}}}
+        record: dict[str, Any] = {"summary": {}, "limits": [{"kept": True}], "noise": {"smallest": {"noise": 1e-12}}}
         add_checks(record, {"kept": kept}, None)
-        assert record["noise"]["smallest"] == wanted
+        assert record["noise"]["smallest"] == wanted and record["limits"] == [{"kept": kept}]
 
 
 def test_a_study_reports_noise_and_repeats_to_the_byte(tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def add_checks(record: dict[str, Any], check: dict[str, Any] | None, check_mos: 
     record["check"], record["check_mos"] = check, check_mos
     if any(done is not None and not done["kept"] for done in (check, check_mos)):
         record["summary"] |= dict.fromkeys(_HEADLINE) | {"kept": False}
+        record["limits"] = [limit | {"kept": False} for limit in record["limits"]]
         if record["noise"] is not None:
             record["noise"]["smallest"] = None
 
@@ -117,7 +118,7 @@ def _row(shared: Shared, number: int, outcome: Outcome) -> dict[str, Any]:
     right, dies, units = outcome.right, outcome.right.size, shared.dies.units
     good = int((right >= shared.study.limits.die_accuracy * samples).sum())
     of_dies, trials = right / samples, dies * samples
-    latency = shared.network.phases[0].duration * shared.scaling.t_unit
+    latency = shared.network.phases[0].duration * shared.study.t_unit
     supply_current = model.supply_current * float(units.sum()) + model.bias_current
     return {
         "condition": point.name,
