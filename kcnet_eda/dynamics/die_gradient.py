@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,9 +129,9 @@ def edge_gradients(
     def of_die(die: int) -> Floats:
         v, flow = np.empty((2, steps + 1, *start.shape))
         v[0] = start
-        of: tuple[Any, ...] = (*ends, table[die], conductance, rule, steps, v, flow)
-        _run(*of)
-        return np.asarray(_pull_back(*of, np.ascontiguousarray(pull(die, v[-1]))))
+        _run(*ends, table[die], conductance, rule, steps, v, flow)
+        of_end = np.ascontiguousarray(pull(die, v[-1]))
+        return np.asarray(_pull_back(*ends, table[die], conductance, rule, steps, v, flow, of_end))
 
     with ThreadPoolExecutor(threads) as pool:
         return np.stack(list(pool.map(of_die, range(len(edges.theta1)))))
