@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import make_network
+from typer.testing import CliRunner
 
 from kcnet_eda import api
+from kcnet_eda.cli.main import app
 from kcnet_eda.dynamics.die_engine import evolve_dies
 from kcnet_eda.dynamics.die_gradient import edge_gradients
 from kcnet_eda.dynamics.edge_law import BuiltEdges, eq6_edges
@@ -24,6 +26,7 @@ from kcnet_eda.physical.mismatch import UnitSpread
 from kcnet_eda.progress import NoProgress
 from kcnet_eda.study.die_calibration import Trims, fit_readout, fit_trims
 from kcnet_eda.study.dies import Dies, network_cells
+from kcnet_eda.study.pvt_record import add_checks
 from kcnet_eda.study.pvt_settings import PvtStudy
 from kcnet_eda.study.remedies import effect, fitting_samples
 from kcnet_eda.study.yield_sensitivity import SoftYield, sensitivity_record
@@ -200,6 +203,19 @@ def test_a_study_with_remedies_is_the_same_with_any_number_of_workers(tmp_path: 
     assert c["runs_of_a_die"] == 40 * 3
     page = (tmp_path / "run1/report.html").read_text()
     assert "What the yield hangs on" in page and "Each die calibrated" in page
+
+
+def test_the_command_tells_the_effect_and_an_engine_that_is_not_believed_has_none(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(STUDY)
+    done = CliRunner().invoke(app, ["study", "mc", str(file), "--out", str(tmp_path / "run")], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    assert "the yield hangs most on" in done.output and "DACs and read-out, calibrated at" in done.output
+    record: dict[str, Any] = {"summary": {}, "noise": None, "sensitivity": {"edges": []}, "calibration": {"rows": []}}
+    add_checks(record, {"kept": False}, None)
+    assert record["sensitivity"] is None and record["calibration"] is None and record["summary"]["kept"] is False
 
 
 def test_remedies_that_cannot_be_are_told(tmp_path: Path) -> None:
