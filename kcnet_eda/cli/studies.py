@@ -172,6 +172,7 @@ def _tell_pvt(record: dict[str, Any], out: Path) -> None:
         )
     if s["inert_axes"]:
         OUT.print(f"changes nothing: {', '.join(s['inert_axes'])}", soft_wrap=True)
+    _tell_remedies(record)
     OUT.print(f"surrogate: {record['provenance']['surrogate']}; {s['wall_s']:.1f} s in all", soft_wrap=True)
     OUT.print(
         f"report: {out / 'report.html'}, table: {out / 'conditions.csv'}, runs: {out / 'runs.csv'}", soft_wrap=True
@@ -185,3 +186,18 @@ def _tell_pvt(record: dict[str, Any], out: Path) -> None:
         OUT.print(f"{limit['of']}, {limit['kind']} {asked}: {found}: {verdict}")
     if not s["kept"]:
         raise typer.Exit(2)
+
+
+def _tell_remedies(record: dict[str, Any]) -> None:
+    """What the yield hangs on most, and what calibrating each die brings, where the study asked."""
+    sensitivity, calibration = record["sensitivity"], record["calibration"]
+    if sensitivity is not None:
+        first = ", ".join(f"{row['source']} to {row['target']}" for row in sensitivity["edges"][:5])
+        OUT.print(f"the yield hangs most on: {first} (sensitivity.csv)", soft_wrap=True)
+    for row in calibration["rows"] if calibration is not None else ():
+        where = "" if row["calibrated_at"] is None else f", calibrated at {row['calibrated_at']}"
+        OUT.print(
+            f"{row['condition']}, {row['what']}{where}: accuracy {100 * row['accuracy']['value']:.2f} %, "
+            f"yield {100 * row['yield']['value']:.1f} %",
+            soft_wrap=True,
+        )

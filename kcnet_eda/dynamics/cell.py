@@ -49,9 +49,26 @@ class CellRange(Settings):
         return all(bool((a - b).abs().max() < 1e-9) for a, b in zip(moved, (theta1, theta2), strict=True))
 
 
+class Units(Settings):
+    """How many units of pedestal a cell of θ1, θ2 is: the least that carry ``slope_per_unit`` of |θ1| and
+    ``offset_per_unit`` of θ2 each."""
+
+    slope_per_unit: Positive = 1 / 6
+    offset_per_unit: Positive = 0.65
+
+    def of(self, theta1: Tensor, theta2: Tensor) -> Tensor:
+        """The units of each cell, [E]; a whole number, which no gradient sees."""
+        need = torch.maximum(theta1.detach().abs() / self.slope_per_unit, theta2.detach() / self.offset_per_unit)
+        return torch.ceil(need - 1e-9).clamp(min=1)  # θ1 = 1/2 is three units of 1/6, whatever the rounding
+
+
 class Cell(Settings):
     """Training for the MOS cell. Currents in I_u, voltages in V_u, times in T_u; each σ is of edges independent of each
-    other, and a new set of dies is drawn for every batch."""
+    other, and a new set of dies is drawn for every batch.
+
+    Without ``units`` all cells have the same σ. With it σ are those of a cell of one unit, and of k units by Pelgrom's
+    rule: of θ1 and of the gain 1/√k of them, of θ2 √k times. ``bias_*`` are a die's own: they move all its cells.
+    """
 
     begin: Annotated[float, Field(ge=0, lt=1)] = 0.0  # fraction of the epochs from which the cell replaces Eq. (6)
     range: CellRange = CellRange()
@@ -61,6 +78,9 @@ class Cell(Settings):
     sigma_theta1: NotNegative = 0.03  # over θ1
     sigma_theta2: NotNegative = 0.04
     sigma_gain: NotNegative = 0.04  # of the current that leaves the source over that which enters the target
+    units: Units | None = None
+    bias_theta1: NotNegative = 0.0  # over θ1
+    bias_theta2: NotNegative = 0.0  # a unit; 1 unit a cell without ``units``
     dies: Annotated[int, Field(ge=1)] = 8  # among which each batch is shared out
 
 
@@ -69,11 +89,16 @@ def draw_dies(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """θ1, θ2 and gain [E, dies] of as many random dies, differentiable in the nominal θ1 and θ2 [E]."""
 
-    def normal(sigma: float) -> Tensor:
-        return sigma * torch.randn(len(theta1), dies, generator=generator, dtype=torch.float64)
+    def normal(sigma: float, rows: int = len(theta1)) -> Tensor:
+        return sigma * torch.randn(rows, dies, generator=generator, dtype=torch.float64)
 
-    theta1 = theta1[:, None] * (1 + normal(cell.sigma_theta1))
-    return theta1, theta2[:, None] + normal(cell.sigma_theta2), 1 + normal(cell.sigma_gain)
+    k = torch.ones_like(theta1)[:, None] if cell.units is None else cell.units.of(theta1, theta2)[:, None]
+    root = k.sqrt()
+    theta1 = theta1[:, None] * (1 + normal(cell.sigma_theta1) / root)
+    theta2, gain = theta2[:, None] + normal(cell.sigma_theta2) * root, 1 + normal(cell.sigma_gain) / root
+    if cell.bias_theta1 or cell.bias_theta2:
+        theta1, theta2 = theta1 * (1 + normal(cell.bias_theta1, 1)), theta2 + k * normal(cell.bias_theta2, 1)
+    return theta1, theta2, gain
 
 
 class _CellRate(torch.autograd.Function):  # type: ignore[misc]  # torch is not there where it is not needed

@@ -262,6 +262,24 @@ def bars(div_id: str, names: list[str], values: list[float], title: str) -> str:
     return _fragment(figure, div_id)
 
 
+def ranking(names: list[str], series: dict[str, list[float]], errors: list[float], title: str) -> str:
+    """An HTML fragment: a bar of each of ``series`` for each of ``names``, the first on top; ``errors`` are those of
+    the first of them."""
+    figure = go.Figure()
+    for number, (name, values) in enumerate(series.items()):
+        error = {"type": "data", "array": errors} if number == 0 else None
+        marker = {"color": _COLOURS[number % len(_COLOURS)]}
+        figure.add_bar(y=names, x=values, name=name, orientation="h", marker=marker, error_x=error)
+    figure.update_layout(
+        height=140 + 34 * len(names),
+        margin={"l": 10, "r": 30, "t": 20, "b": 90},
+        xaxis={"title": title, **_AXIS},
+        yaxis={"autorange": "reversed", "automargin": True, **_AXIS},
+        legend=_BELOW,
+    )
+    return _fragment(figure, "ranking")
+
+
 def heat_map(rows: list[str], columns: list[str], values: Floats) -> str:
     """An HTML fragment: ``values`` [rows, columns] as colours, with their numbers."""
     cells = go.Heatmap(z=values, x=columns, y=rows, colorscale="Cividis", texttemplate="%{z:.1f}")

@@ -13,6 +13,8 @@ from kcnet_eda.units import format_si
 #: The templates of the whole page, and of its body as a section of a combined page.
 PAGE, BODY = "report/pvt.html.j2", "report/pvt_body.html.j2"
 
+_SHOWN = 20  # edges
+
 
 def pvt_html(record: dict[str, Any], right: figures.Counts, template: str = PAGE) -> str:
     """The report as one page, or its body alone by the template :data:`BODY`.
@@ -27,12 +29,14 @@ def pvt_html(record: dict[str, Any], right: figures.Counts, template: str = PAGE
         mean[corners.index(corner), columns.index(column)] = row["accuracy"]
     of_dies = right / s["samples"]
     worst = of_dies[s["worst_index"]]
+    sensitivity = record.get("sensitivity")
     return render(
         template,
         r=record,
         s=s,
         si=lambda value, unit: f"{100 * value:.2f} %" if unit == "" else format_si(value, unit),
         plotly_js=figures.plotly_js(),
+        ranking=_ranking(sensitivity) if sensitivity else None,
         heat=figures.heat_map(corners, columns, 100 * mean),
         curve=figures.yield_curve({s["worst"]: worst, "every condition": of_dies.min(axis=0)}),
     )
@@ -45,3 +49,17 @@ def _column(row: dict[str, Any]) -> str:
     for name, unit in (("write_error", "V"), ("jitter", "s")):
         words += [f"{name.replace('_', ' ')} {format_si(row[name], unit)}"] if row.get(name) else []
     return ", ".join(words)
+
+
+def _ranking(sensitivity: dict[str, Any]) -> str:
+    """The first edges of the list as bars, in points of smoothed yield."""
+    rows = [row for row in sensitivity["edges"] if row["difference"] is not None][:_SHOWN]
+    return figures.ranking(
+        [f"{row['source']} → {row['target']} (edge {row['edge']})" for row in rows],
+        {
+            "run again with half its σ": [100 * row["difference"] for row in rows],
+            "by the gradient": [100 * row["gradient"] for row in rows],
+        },
+        [100 * row["error"] for row in rows],
+        "smoothed yield gained, points",
+    )

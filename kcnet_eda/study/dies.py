@@ -17,6 +17,7 @@ from kcnet_eda.physical.mismatch import UnitSpread
 from kcnet_eda.physical.mos_cell import cell_edges, first_sizes, range_problems
 
 Floats = NDArray[np.float64]
+_AT_ONCE = 50  # dies whose final states are kept in memory
 # The first words of a die's keys among what the seed draws: its edges, what is written, when it is read.
 _DIE, _WRITTEN, _READ = 0, 3, 4
 
@@ -83,15 +84,16 @@ class Dies:
             theta2=edges.theta2 + self.units * self.spread.bias_offset * offset,
         )
 
-    def edges(self, condition: int, dies: range) -> BuiltEdges:
-        """The edges of ``dies`` at a condition."""
+    def edges(self, condition: int, dies: range, scale: float | Floats = 1.0) -> BuiltEdges:
+        """The edges of ``dies`` at a condition; ``scale`` (of all, or [E]) is by how much the σ of each edge's own
+        mismatch is multiplied."""
         biased = [self.biased(condition, die) for die in dies]
         theta1, theta2, ratio = (
             np.concatenate([getattr(die, name) for die in biased]) for name in ("theta1", "theta2", "ratio")
         )
         if self.spread is not None:
             of_gain, of_offset, of_ratio = self.spread.of(self.units)
-            z = np.stack([self.normals(die)[0] for die in dies])
+            z = scale * np.stack([self.normals(die)[0] for die in dies])
             theta1 = theta1 * (1 + of_gain * z[:, 0])
             theta2 = theta2 + of_offset * z[:, 1]
             ratio = ratio * (1 + of_ratio * z[:, 2])
@@ -108,6 +110,21 @@ class Dies:
         network = self.cells.network
         duration, nodes = network.phases[0].duration, network.readout
         return watch_dies(self.cells.ends, edges, x0, duration, nodes, steps=steps, beyond=beyond, threads=threads)
+
+    def outputs(self, edges: BuiltEdges, x0: Floats, steps: int, threads: int) -> tuple[Floats, NDArray[np.bool_]]:
+        """Final outputs [dies, outputs, samples] by the fast engine, and which [dies, samples] are finite."""
+        found, finite = [], []
+        for start in range(0, len(edges.theta1), _AT_ONCE):
+            part = {p: getattr(edges, p)[start : start + _AT_ONCE] for p in ("theta1", "theta2", "ratio")}
+            v = self.evolve(replace(edges, **part), x0, steps, threads)
+            found.append(v[:, self.cells.network.readout].astype(np.float64))
+            finite.append(np.isfinite(v).all(axis=1))
+        return np.concatenate(found), np.concatenate(finite)
+
+
+def right_labels(outputs: Floats, finite: NDArray[np.bool_], y: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Right samples, [dies, samples], by ``outputs`` [dies, outputs, samples]; what is not finite is wrong."""
+    return np.asarray((outputs.argmax(axis=1) == y) & finite)
 
 
 def network_cells(network: Network) -> Cells:

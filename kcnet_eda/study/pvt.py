@@ -22,10 +22,10 @@ from kcnet_eda.config import load_settings
 from kcnet_eda.dynamics.engine import evolve
 from kcnet_eda.errors import InvalidInputError, ToolFailedError
 from kcnet_eda.files import hold_folder, sha256_bytes, sha256_file, write_atomic
-from kcnet_eda.network.data import load_data
+from kcnet_eda.network.data import DataSet, load_data
 from kcnet_eda.network.graph import labels
 from kcnet_eda.network.store import load_network, network_path
-from kcnet_eda.physical.pdk import load_pdk
+from kcnet_eda.physical.pdk import Pdk, load_pdk
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.campaign import Tally, Work, run_campaign
 from kcnet_eda.study.conditions import grid, measured, nominal
@@ -49,12 +49,13 @@ from kcnet_eda.study.pvt_work import (
     case_on_worker,
     run_block,
 )
+from kcnet_eda.study.remedies import Place, Remedies, remedies
 from kcnet_eda.study.runs_table import RUNS_CSV, RUNS_PARQUET, write_runs
 from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, REPORT, STORE, refuse_foreign, require_fit
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
 from kcnet_eda.tools.simulators import NGSPICE
 
-TABLE, CALIBRATION = "conditions.csv", "calibration.json"
+TABLE, CALIBRATION, SENSITIVITY = "conditions.csv", "calibration.json", "sensitivity.csv"
 BLOCK = 50  # dies of a row of the store
 _ENGINE = "die engine"
 _LEVELS = {"block": "engine", "noise": "engine", "behavioral": "behavioral", "mos": "mos"}
@@ -103,7 +104,7 @@ def study_pvt(
     farm = make_farm(study.cluster, workers, scheduler, cluster)
     refuse_foreign(out)
     with hold_folder(out), open_store(out / STORE) as store:
-        for stale in (REPORT, RECORD, OUTPUTS, TABLE, CALIBRATION, RUNS_CSV, RUNS_PARQUET):
+        for stale in (REPORT, RECORD, OUTPUTS, TABLE, CALIBRATION, SENSITIVITY, RUNS_CSV, RUNS_PARQUET):
             (out / stale).unlink(missing_ok=True)  # of an older run: it must not stand beside this one unfinished
         found, home = measured(study, kit, points, progress), nominal(kit)
         dies = Dies(cells, found.models, cells.units(found.rig.design), found.spread, study.seed, study.t_unit)
@@ -149,8 +150,16 @@ def study_pvt(
                 here = partial(pool.map, partial(run_noise, noise))
                 _run(noise_runs, noise, noise_on_worker, here, store, farm, progress, "noise against C")
             record["noise"] = noise_record(noise, {run: store.result(key) for key, run in noise_runs.items()}, mos)
+        asked = study.sensitivity is not None or study.calibration is not None
+        found_remedies = _remedies(shared, data, kit, worst, farm, progress) if asked else None
         write_runs(store, out, _LEVELS)
         record["failures"] = failures(store.planned(), _LEVELS)
+    record["sensitivity"] = record["calibration"] = None
+    if found_remedies is not None:
+        record |= {"sensitivity": found_remedies.sensitivity, "calibration": found_remedies.calibration}
+        arrays |= found_remedies.arrays
+        if found_remedies.sensitivity is not None:
+            write_atomic(out / SENSITIVITY, _csv(found_remedies.sensitivity["edges"]))
     add_checks(record, check, check_mos)
     record["summary"]["wall_s"] = round(time.monotonic() - started, 3)
     write_atomic(out / CALIBRATION, calibration_text(points, dies, home))
@@ -161,6 +170,14 @@ def study_pvt(
     write_atomic(out / OUTPUTS, packed.getvalue())
     write_atomic(out / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
     return record
+
+
+def _remedies(shared: Shared, data: DataSet, kit: Pdk, worst: int, farm: Farm, progress: Progress) -> Remedies:
+    """What the study's ``sensitivity`` and ``calibration`` ask for, in this process's threads, at the nominal condition
+    and at the condition of the ``worst`` of the study's points, without errors of writing and reading."""
+    home = Place(nominal(kit), measured(shared.study, kit, [nominal(kit)], progress).models[0])
+    threads = farm.workers if farm.local else 1
+    return remedies(shared, data, home, Place(shared.points[worst].condition, shared.dies.models[worst]), threads, progress)
 
 
 def _plan(shared: Shared, same: str) -> dict[str, Block]:

@@ -88,10 +88,11 @@ def make_record(shared: Shared, kit: str, outcome: Outcome) -> dict[str, Any]:
 
 def add_checks(record: dict[str, Any], check: dict[str, Any] | None, check_mos: dict[str, Any] | None) -> None:
     """Put into ``record`` how the engine compares with the simulator, on calibrated edges and in transistors. Where one
-    of them does not agree, the engine's headline numbers are withheld (the smallest C of ``record["noise"]`` too), and
-    no limit counts as kept."""
+    of them does not agree, the engine's headline numbers are withheld (the smallest C of ``record["noise"]`` and all
+    of ``sensitivity`` and ``calibration``), and no limit counts as kept."""
     record["check"], record["check_mos"] = check, check_mos
     if any(done is not None and not done["kept"] for done in (check, check_mos)):
+        record["sensitivity"] = record["calibration"] = None
         record["summary"] |= dict.fromkeys(_HEADLINE) | {"kept": False}
         record["limits"] = [limit | {"kept": False} for limit in record["limits"]]
         if record["noise"] is not None:

@@ -12,6 +12,7 @@ from kcnet_eda.config import Settings
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.physical.pdk import Number, Positive
 from kcnet_eda.study.farm_settings import Queue
+from kcnet_eda.study.yield_settings import DieCalibration, Sensitivity
 from kcnet_eda.units import parse_si
 
 _SUPPLY = re.compile(r"[+-]?\d+(\.\d+)?%")
@@ -143,6 +144,8 @@ class PvtStudy(Settings):
     repeat: Annotated[int, Field(ge=0, le=100_000, description="cases repeated in ngspice, behavioural level")] = 0
     repeat_mos: Annotated[int, Field(ge=0, le=10_000, description="cases repeated in transistors, no mismatch")] = 0
     noise: Annotated[Noise | None, Field(description="accuracy against C with noise")] = None
+    sensitivity: Annotated[Sensitivity | None, Field(description="what the yield hangs on, edge by edge")] = None
+    calibration: Annotated[DieCalibration | None, Field(description="calibration of each die, and its effect")] = None
     timeout_s: Annotated[
         Positive, Field(description="seconds after which ngspice is killed on a case; five times that in transistors")
     ] = 120.0
@@ -161,6 +164,14 @@ class PvtStudy(Settings):
     def _spread(self) -> PvtStudy:
         if self.mismatch is None and self.dies > 1 and self.write_error == self.jitter == (0.0,):
             raise ValueError("without mismatch all dies are the same; ask for one")
+        return self
+
+    @model_validator(mode="after")
+    def _remedies(self) -> PvtStudy:
+        if self.mismatch is None and (self.sensitivity is not None or self.calibration is not None):
+            raise ValueError("sensitivity and calibration are of dies with mismatch")
+        if self.calibration is not None and self.calibration.trims and self.sensitivity is None:
+            raise ValueError("calibration.trims needs sensitivity, which ranks the edges; or 0")
         return self
 
     def volts(self, nominal: float) -> list[float]:
