@@ -25,6 +25,7 @@ _BELOW = {
     "y": 0.0,
     "yanchor": "bottom",
 }  # wraps on a narrow page, over nothing
+_LABELLED = 64  # pixels: with more of them no number fits into one
 _AXIS = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.5)", "linecolor": "#8c8c8c"}
 
 
@@ -36,7 +37,13 @@ def plotly_js() -> str:
 
 
 def waveforms(
-    time_s: Floats, circuit: Floats, software: Floats, names: list[str], decision_s: float | None, simulator: str
+    time_s: Floats,
+    circuit: Floats,
+    software: Floats,
+    names: list[str],
+    decision_s: float | None,
+    simulator: str,
+    div_id: str = "waveforms",
 ) -> str:
     """An HTML fragment: read-out waveforms in volts, ``circuit`` and ``software`` [points, outputs] at ``time_s``.
 
@@ -102,7 +109,7 @@ def waveforms(
         yaxis={"title": "output voltage, V", **_AXIS},
         legend={"title": {"text": f"{simulator} (○ software)"}},
     )
-    return _fragment(figure, "waveforms")
+    return _fragment(figure, div_id)
 
 
 def clouds(sides: dict[str, Floats], names: list[str]) -> str:
@@ -175,18 +182,22 @@ def _time_unit(t_end: float) -> tuple[float, str]:
 
 
 def voltage_grid(volts: Floats, grid: tuple[int, int]) -> str:
-    """An HTML table: the input nodes' initial voltages as an image of ``grid`` (rows, columns), each cell labelled."""
+    """An HTML table: the input nodes' initial voltages as an image of ``grid`` (rows, columns), each cell labelled
+    where there is room for it."""
     image = volts.reshape(grid)
     low, span = float(image.min()), float(np.ptp(image)) or 1.0
+    labelled = image.size <= _LABELLED
     rows = []
     for line in image:
         cells = []
         for v in line:
             shade = round(255 * (v - low) / span)
             ink = "#000" if shade > 140 else "#fff"
-            cells.append(f'<td style="background:rgb({shade},{shade},{shade});color:{ink}">{v:.2f}</td>')
+            text = f"{v:.2f}" if labelled else ""
+            cells.append(f'<td style="background:rgb({shade},{shade},{shade});color:{ink}">{text}</td>')
         rows.append("<tr>" + "".join(cells) + "</tr>")
-    return '<table class="digit" aria-label="initial voltages in volts">' + "".join(rows) + "</table>"
+    name, about = ("digit", "") if labelled else ("digit fine", f", from {low:.2f} (black) to {low + span:.2f} (white)")
+    return f'<table class="{name}" aria-label="initial voltages in volts{about}">' + "".join(rows) + "</table>"
 
 
 def lines(
