@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from conftest import random_network
@@ -236,3 +237,114 @@ def test_a_browser_that_prints_nothing_whole_is_found_out(runs, tmp_path, monkey
     monkeypatch.setenv("KCNET_BROWSER", str(tmp_path / "none"))
     with pytest.raises(ToolMissingError, match="KCNET_BROWSER"):
         report(runs, tmp_path / "all.html", pdf=True)
+
+
+def _validator():
+    schema = json.loads((Path(__file__).parent.parent / "docs" / "report.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+def test_records_are_what_the_published_schema_says(runs, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(runs[0], damaged)
+    (damaged / "outputs.npz").unlink()
+    validator = _validator()
+    for given in (runs, [*runs, damaged], [damaged]):
+        write_report(given, tmp_path / "p.html")
+        validator.validate(json.loads((tmp_path / "p.json").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("format",), 1),
+        (("chain", "steps", 0, "accuracy", "value"), 1.5),
+        (("chain", "steps", 0, "accuracy", "source", "rows"), [-1]),
+        (("chain", "steps", 0, "status"), "not run"),  # with numbers
+        (("runs", 0, "headline", 0, "value"), "0.9"),
+        (("runs", 0, "headline", 0, "source"), {}),
+        (("verdicts", 0, "kept"), None),
+        (("summary", "more"), 1),
+        (("changed", 0, "samples"), None),
+    ],
+)
+def test_a_damaged_record_is_not_what_the_schema_says(runs, tmp_path, place, value):
+    _, record = write_report(runs, tmp_path / "p.html")
+    at = record
+    for word in place[:-1]:
+        at = at[word]
+    at[place[-1]] = value
+    assert not _validator().is_valid(record)
+
+
+def _truncated(path):
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+def _edited(path, edit):
+    record = json.loads(path.read_text())
+    edit(record)
+    path.write_text(json.dumps(record))
+
+
+def _emptied(store):
+    with sqlite3.connect(store) as connection:
+        connection.execute("DELETE FROM runs")
+
+
+def _of_other_samples(path):
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    np.savez(path, **arrays | {"label": arrays["label"][:-1]})
+
+
+@pytest.mark.parametrize(
+    ("part", "damage", "said"),
+    [
+        ("outputs.npz", _truncated, "outputs.npz cannot be read"),
+        ("outputs.npz", _of_other_samples, "outputs.npz is not of network.kcnet: label is (11,), not (12,)"),
+        ("study.sqlite", lambda p: p.write_bytes(b""), "study.sqlite cannot be read"),
+        ("study.sqlite", lambda p: p.write_bytes(b"SQLite format 3\0" + bytes(4096)), "study.sqlite cannot be read"),
+        ("study.sqlite", _emptied, "study.sqlite has no runs"),
+        ("report.json", lambda p: _edited(p, lambda r: r["contract"].update(reached=float("nan"))), "the number NaN"),
+        ("report.json", lambda p: p.write_bytes(b"\xff\xfe{}"), "report.json cannot be read"),
+        ("report.json", lambda p: p.write_text("[1, 2]"), "report.json is not the record of a run"),
+        ("report.json", lambda p: _edited(p, lambda r: r["summary"].pop("t_total_s")), "what this version reads"),
+        ("report.json", lambda p: _edited(p, lambda r: r.pop("scaling")), "its own page cannot be made"),
+        ("report.json", lambda p: _edited(p, lambda r: r.update(study="pvt", limits=[{}])), "what this version reads"),
+        ("network.kcnet", lambda p: p.write_bytes(bytes(64)), "network.kcnet cannot be read"),
+        ("network.kcnet", lambda p: save_network(random_network(3, n_nodes=9), p), "outputs.npz is not of"),
+    ],
+)
+def test_whatever_is_broken_the_first_screen_says_so(runs, tmp_path, part, damage, said):
+    run = tmp_path / "run"
+    shutil.copytree(runs[1], run)
+    damage(run / part)
+    for given in (run, [runs[0], run]):
+        page, record = write_report(given, tmp_path / "page.html")
+        assert said in page.read_text().replace(_plotly(), "").partition('<div class="tiles">')[0].replace("&#39;", "'")
+        assert record is not None and "run" in record["summary"]["unreadable_runs"]
+        assert record["runs"][-1]["failures"]
+        _validator().validate(json.loads((tmp_path / "page.json").read_text()))
+
+
+def test_a_folder_that_may_not_be_entered(runs, tmp_path, monkeypatch):
+    real, shut = Path.is_file, tmp_path / "shut"
+
+    def is_file(path):
+        if path.parent == shut:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    page, record = write_report([runs[0], shut], tmp_path / "page.html")
+    assert record["summary"]["unreadable_runs"] == ["shut"]
+    assert "cannot be looked into: Permission denied" in page.read_text().replace(_plotly(), "")
+
+
+def test_reading_changes_nothing(runs, tmp_path):
+    before = {path: path.read_bytes() for path in runs[0].iterdir() if path.is_file()}
+    write_report(runs[0], tmp_path / "one.html")
+    assert {path: path.read_bytes() for path in runs[0].iterdir() if path.is_file()} == before
