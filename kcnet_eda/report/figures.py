@@ -107,7 +107,8 @@ def waveforms(
         hovermode="closest",
         xaxis={"title": f"time, {unit}", **_AXIS},
         yaxis={"title": "output voltage, V", **_AXIS},
-        legend={"title": {"text": f"{simulator} (○ software)"}},
+        # Beside the plot, names leave a narrow page no room for it.
+        legend={**_BELOW, "title": {"text": f"{simulator} (○ software)", "side": "top"}},
     )
     return _fragment(figure, div_id)
 
@@ -220,11 +221,12 @@ def lines(
             line={"color": _COLOURS[number % len(_COLOURS)], "width": 2, "dash": _DASHES[number % len(_DASHES)]},
             marker={"symbol": _SYMBOLS[number % len(_SYMBOLS)], "size": 8},
         )
-    for text, at in (upright or {}).items():
+    for number, (text, at) in enumerate((upright or {}).items()):
         figure.add_vline(x=at, line={"color": _OTHER, "dash": "dot"})
         where = float(np.log10(at)) if logarithmic[0] else at  # an annotation's place is the axis's own
         label = {"yref": "paper", "yanchor": "bottom", "showarrow": False}
-        figure.add_annotation(x=where, y=1.0, text=html.escape(text), **label)
+        # In turn higher and lower: the names of marks close together would lie on each other.
+        figure.add_annotation(x=where, y=1.0, text=html.escape(text), yshift=16 * (number % 2), **label)
     axes = [
         {"title": title, **({"type": "log", "exponentformat": "power", "dtick": 1} if of_log else {}), **_AXIS}
         for title, of_log in zip(titles, logarithmic, strict=True)
@@ -294,6 +296,7 @@ def yield_curve(of_dies: dict[str, Floats]) -> str:
         margin={"l": 70, "r": 30, "t": 20, "b": 55},
         xaxis={"title": "accuracy asked of a die, %", **_AXIS},
         yaxis={"title": "yield, %", **_AXIS},
+        legend=_BELOW,
     )
     return _fragment(figure, "yield")
 
@@ -333,7 +336,7 @@ def waterfall(steps: list[dict[str, Any]]) -> str:
     least = min(v - below for v, below in zip(value, low, strict=True))
     figure.update_layout(
         height=120 + 46 * len(steps),
-        margin={"l": 10, "r": 20, "t": 20, "b": 60},
+        margin={"l": 10, "r": 32, "t": 20, "b": 60},
         showlegend=False,
         xaxis={"title": "accuracy, %", "range": [max(0.0, least - 3), 101], **_AXIS},
         yaxis={"autorange": "reversed", "automargin": True, **_AXIS},
