@@ -34,7 +34,7 @@ _BLOCK = 128  # samples: a block's states, stages and their cotangents stay in a
 
 #: Explicit Runge-Kutta methods: the weights of earlier slopes at each stage, of all slopes in the step (none is 0),
 #: and where in the step each stage lies.
-_METHODS = {
+METHODS = {
     "heun": ([[0.0, 0.0], [1.0, 0.0]], [1 / 2, 1 / 2], [0.0, 1.0]),
     "rk4": (
         [[0.0, 0.0, 0.0, 0.0], [0.5, 0.0, 0.0, 0.0], [0.0, 0.5, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]],
@@ -279,7 +279,7 @@ class PhaseSolver:
         self._pairs = s[new], d[new], np.append(new, n_bent)
         self._low = np.select([phi == IDENTITY, phi == LEAKY_RELU], [1.0, LEAKY_SLOPE], 0.0)[self._order][:n_bent]
         self._curved = s[n_bent:], d[n_bent:]
-        self._method = tuple(np.array(part) for part in _METHODS[solver])
+        self._method = tuple(np.array(part) for part in METHODS[solver])
         self.phase, self.steps, self._backwards, self._threads = phase, steps, backwards, threads
 
     def evolve(self, law: Law, v0: Floats) -> Floats:

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcnet_eda.network.graph import Network, labels
-from kcnet_eda.report.runs import Run
+from kcnet_eda.report.runs import Run, look_up
 from kcnet_eda.study.accuracy import proportion
-from kcnet_eda.study.simulate import OUTPUTS, RECORD
+from kcnet_eda.study.simulate import OUTPUTS, RECORD, STORE
+from kcnet_eda.study.software_steps import LOWERED, TORCH
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -69,14 +70,20 @@ def make_chain(runs: Sequence[Run]) -> Chain:
     shared, rows = _shared(list(chosen.values()), left_out)
     if not shared:
         chosen = {}
-    first = next(iter(chosen.values()), None)
-    steps = [_trained(first), _reference(first, rows), _not_run("lowered network", "no run solves it in software")]
-    truth = None if first is None else first.arrays["v_end_software"][rows[first.name]]
-    before = None if truth is None or first is None or first.network is None else labels(first.network, truth)
+    ran = list(chosen.values())
+    first = ran[0] if ran else None
+    truth = np.empty((0, 0)) if first is None else first.arrays["v_end_software"][rows[first.name]]
+    told = _training_record(first)
+    step, before = _software(ran, rows, truth, None, TORCH, "trained torch model", told)
+    steps = [step]
+    step, before = _reference(first, rows, before)
+    steps.append(step)
+    step, before = _software(ran, rows, truth, before, LOWERED, "lowered network", "")
+    steps.append(step)
     for place, (_, _, name, cause) in enumerate(_SIMULATED):
         if place == len(_SIMULATED) - 1:
             steps.append(_calibrated(runs))
-        if place in chosen and truth is not None and before is not None:
+        if place in chosen and before is not None:
             run = chosen[place]
             step, before = _simulated(run, rows[run.name], truth, before, name, cause)
             steps.append(step)
@@ -129,30 +136,55 @@ def _not_run(name: str, why: str = "") -> Step:
     return _blank(name, NOT_RUN, why)
 
 
-def _trained(first: Run | None) -> Step:
+def _training_record(first: Run | None) -> str:
     """What the training record says is said, not compared: its samples are not these."""
-    result = (
-        {} if first is None or first.record is None else first.record["network"].get("record", {}).get("result", {})
-    )
-    told = result.get("test_accuracy") if isinstance(result, dict) else None
-    why = "" if told is None else f"its training record says {100 * told:.2f} % of its own test set"
-    return _not_run("trained torch model", why)
+    result = look_up(None if first is None else first.record, "network.record.result.test_accuracy")
+    return "" if result is None else f"its training record says {100 * result:.2f} % of its own test set"
 
 
 def _source(run: Run, rows: Labels, *arrays: str) -> dict[str, Any]:
     return {"run": run.name, "file": OUTPUTS, "arrays": list(arrays), "rows": rows.tolist()}
 
 
-def _reference(first: Run | None, rows: dict[str, Labels]) -> Step:
-    if first is None or first.network is None or first.record is None:
-        return _not_run("reference ODE")
+def _software(
+    runs: Sequence[Run],
+    rows: dict[str, Labels],
+    truth: Floats,
+    before: Labels | None,
+    key: str,
+    name: str,
+    told: str,
+) -> tuple[Step, Labels | None]:
+    """A step that runs of ``kcnet simulate`` have with them, of the first of ``runs`` that has it, and its labels;
+    those before where none has it."""
+    array = f"v_end_{key}"
+    why = [str(look_up(run.record, f"software_steps.{key}.said") or "") for run in runs]
+    for run, said in zip(runs, why, strict=True):
+        if array in run.arrays and run.network is not None:
+            own = rows[run.name]
+            v = run.arrays[array][own]
+            finite = np.isfinite(v).all(axis=1)
+            label = np.full(own.size, -1)
+            label[finite] = labels(run.network, v[finite])
+            cause = "; ".join(text for text in (said, told) if text)
+            return _compared(_blank(name, RAN, cause), run, own, truth, before, (array, v), (array, label)), label
+    reasons = dict.fromkeys(text for text in (*why, told) if text)
+    return _not_run(name, "; ".join(reasons)), before
+
+
+def _reference(first: Run | None, rows: dict[str, Labels], before: Labels | None) -> tuple[Step, Labels | None]:
+    if first is None or first.network is None:
+        return _not_run("reference ODE"), before
     own = rows[first.name]
-    step = _blank("reference ODE", RAN, str(first.record["provenance"].get("reference", "")))
+    step = _blank("reference ODE", RAN, str(look_up(first.record, "provenance.reference") or ""))
     software = labels(first.network, first.arrays["v_end_software"][own])
     if "y" in first.arrays:
         hits = int((software == first.arrays["y"][own]).sum())
         step["accuracy"] = share(hits, own.size, _source(first, own, "v_end_software", "y"))
-    return step | {"run": first.name}
+    if before is not None:
+        hits = int((software == before).sum())
+        step["agreement_before"] = share(hits, own.size, _source(first, own, "v_end_software"))
+    return step | {"run": first.name}, software
 
 
 def signed_margin(network: Network, v: Floats, of: Labels) -> Floats:
@@ -164,27 +196,47 @@ def signed_margin(network: Network, v: Floats, of: Labels) -> Floats:
     return np.asarray(own - others.max(axis=1))
 
 
-def _simulated(run: Run, rows: Labels, truth: Floats, before: Labels, name: str, cause: str) -> tuple[Step, Labels]:
-    """The step of a run of ``kcnet simulate``, and its labels (-1 where the run failed: it agrees with nothing)."""
-    assert run.network is not None and run.record is not None
-    v, own = run.arrays["v_end"][rows], np.asarray(run.arrays["label"][rows], dtype=np.int64)
-    software, n = labels(run.network, truth), rows.size
-    step = _blank(name, RAN, cause) | {"run": run.name}
+def _compared(
+    step: Step,
+    run: Run,
+    rows: Labels,
+    truth: Floats,
+    before: Labels | None,
+    volts: tuple[str, Floats],
+    answers: tuple[str, Labels],
+) -> Step:
+    """``step`` with its numbers: ``volts`` are its final states [n, nodes], ``answers`` its labels (-1 where it failed:
+    it agrees with nothing), each with the array of ``run`` that they come from, in ``rows``."""
+    assert run.network is not None
+    (of_v, v), (of_label, own), n = volts, answers, rows.size
+    software = labels(run.network, truth)
+    step = step | {"run": run.name}
     if "y" in run.arrays:
         hits = int((own == run.arrays["y"][rows]).sum())
-        step["accuracy"] = share(hits, n, _source(run, rows, "label", "y"))
-    of_labels = _source(run, rows, "label")
-    step["agreement_before"] = share(int(((own == before) & (own >= 0)).sum()), n, of_labels)
-    step["agreement_software"] = share(int((own == software).sum()), n, _source(run, rows, "label", "v_end_software"))
+        step["accuracy"] = share(hits, n, _source(run, rows, of_label, "y"))
+    if before is not None:
+        hits = int(((own == before) & (own >= 0)).sum())
+        step["agreement_before"] = share(hits, n, _source(run, rows, of_label))
+    hits = int((own == software).sum())
+    step["agreement_software"] = share(hits, n, _source(run, rows, of_label, "v_end_software"))
     finite = np.isfinite(v).all(axis=1)
     if finite.any():
         error = np.abs(v[finite] - truth[finite])
-        of_volts = _source(run, rows[finite], "v_end", "v_end_software")
+        of_volts = _source(run, rows[finite], of_v, "v_end_software")
         step["error_max"] = _number(error.max(), of_volts)
         step["error_rms"] = _number(np.sqrt((error[:, 1:] ** 2).mean()), of_volts)
         if run.network.readout.size > 1:
             margin = [signed_margin(run.network, x[finite], software[finite]) for x in (truth, v)]
             step["margin_lost"] = _number(np.median(margin[0] - margin[1]), of_volts)
+    return step
+
+
+def _simulated(run: Run, rows: Labels, truth: Floats, before: Labels, name: str, cause: str) -> tuple[Step, Labels]:
+    """The step of a run of ``kcnet simulate``, and its labels."""
+    assert run.record is not None
+    own = np.asarray(run.arrays["label"][rows], dtype=np.int64)
+    volts = ("v_end", run.arrays["v_end"][rows])
+    step = _compared(_blank(name, RAN, cause), run, rows, truth, before, volts, ("label", own))
     t_total = run.record["summary"]["t_total_s"]
     step["latency_s"] = _number(t_total, {"run": run.name, "file": RECORD, "key": "summary.t_total_s"})
     mos, audit = run.record.get("mos"), run.record.get("audit", {})
@@ -198,15 +250,18 @@ def _simulated(run: Run, rows: Labels, truth: Floats, before: Labels, name: str,
 
 
 def _calibrated(runs: Sequence[Run]) -> Step:
-    """Cases of a study over conditions that were repeated on calibrated edges: these are compared with the engine."""
-    name = "calibrated behavioural"
+    """Cases of a study over conditions that were repeated on calibrated edges: their accuracy over the conditions, dies
+    and samples that were drawn, and how many have the engine's label. One that failed is right nowhere."""
+    name, variant = "calibrated behavioural", "behavioral"
     for run in runs:
         check = run.record.get("check") if run.kind == "pvt" and run.record is not None else None
-        if check and check.get("level") == "behavioral":
-            said = (
-                f"{check['agree']} of {check['cases']} repeated cases have the engine's label; no accuracy of its own"
-            )
-            return _blank(name, RAN, said) | {"run": run.name}
+        if check and check.get("level") == variant:
+            said = f"{check['agree']} of {check['cases']} repeated cases, of all conditions, have the engine's label"
+            step = _blank(name, RAN, said) | {"run": run.name}
+            right, n = run.repeated.get(variant, (0, 0))
+            if n == check["cases"]:
+                step["accuracy"] = share(right, n, {"run": run.name, "file": STORE, "variant": variant})
+            return step
     return _not_run(name)
 
 

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jinja2 import UndefinedError
 
 from kcnet_eda import __version__
-from kcnet_eda.errors import KcnetError
 from kcnet_eda.export.render import render
 from kcnet_eda.network.graph import labels
 from kcnet_eda.report import figures
 from kcnet_eda.report.chain import RAN, make_chain
 from kcnet_eda.report.headline import Row, differences, failures, numbers, verdicts
 from kcnet_eda.report.runs import Run
+from kcnet_eda.report.sample import changed_rows, changed_samples, waveform_keys
+from kcnet_eda.study.simulate import RECORD
 
-_MOST_SHOWN = 12  # changed digits of a run that are drawn; all are named
-FORMAT = 1
+#: Of the record; its schema is docs/report.schema.json.
+FORMAT = 2
+
+
+def vetted(run: Run) -> Run:
+    """``run`` itself, or, where its record is not what this version reads, the run without a record, which says so."""
+    try:
+        make_chain([run])
+        verdicts(run), numbers(run), failures(run), waveform_keys(run), _confusion(run)
+    except Exception as error:  # another version's record lacks, or has otherwise, whatever is asked of it first
+        problem = f"{RECORD} is not what this version reads: {type(error).__name__} {error}"
+        return replace(run, record=None, problems=(*run.problems, problem))
+    return run
 
 
 def combined_record(runs: Sequence[Run]) -> dict[str, Any]:
@@ -54,18 +66,17 @@ def combined_record(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def combined_html(runs: Sequence[Run], record: dict[str, Any], body: Callable[[Run], str]) -> str:
-    """The page; ``body`` gives the sections of a run's own page."""
-    sections = []
-    for number, run in enumerate(runs):
-        try:
-            html = figures.with_prefix(body(run), f"run{number}-")
-        except (KeyError, TypeError, ValueError, IndexError, UndefinedError, KcnetError) as error:
-            # A record that lacks what its page shows: said there, and nowhere made up.
-            html, problem = "", f"its own page cannot be made: {type(error).__name__} {error}"
-            sections.append({"name": run.name, "kind": run.kind, "html": html, "problem": problem})
-            continue
-        sections.append({"name": run.name, "kind": run.kind, "html": html, "problem": "" if html else "not readable"})
+def combined_html(runs: Sequence[Run], record: dict[str, Any], bodies: Sequence[str]) -> str:
+    """The page; ``bodies`` are the sections of the runs' own pages, '' of one that cannot be read."""
+    sections = [
+        {"name": run.name, "kind": run.kind, "html": figures.with_prefix(html, f"run{number}-"), "number": number}
+        for number, (run, html) in enumerate(zip(runs, bodies, strict=True))
+    ]
+    changed = {
+        run.name: figures.with_prefix(render("report/changed.html.j2", changed=changed_samples(run)), f"run{number}-")
+        for number, run in enumerate(runs)
+        if changed_rows(run)
+    }
     ran = [step for step in record["chain"]["steps"] if step["status"] == RAN and step["accuracy"]]
     return render(
         "report/combined.html.j2",
@@ -73,7 +84,7 @@ def combined_html(runs: Sequence[Run], record: dict[str, Any], body: Callable[[R
         sections=sections,
         waterfall=figures.waterfall(ran) if ran else None,
         confusions=[table for run in runs if (table := _confusion(run)) is not None],
-        digits={run.name: _digits(run) for run in runs if run.kind == "simulate"},
+        changed=changed,
         plotly_js=figures.plotly_js(),
     )
 
@@ -101,42 +112,30 @@ def combined_csv(record: dict[str, Any]) -> str:
     return text.getvalue()
 
 
-def _classifies(run: Run) -> bool:
-    named = {"x0", "v_end_software", "label", "index"} <= set(run.arrays)
-    return bool(
-        run.kind == "simulate" and named and run.network is not None and run.record and not run.record.get("two_sample")
-    )
-
-
 def _changed(run: Run) -> Row | None:
-    """Samples whose label is not the software's, by their index in the data set; failed runs are named apart."""
-    if not _classifies(run) or run.network is None:
+    """Samples whose label is not the software's, by their index in the data set, and where the store has their
+    waveforms; failed runs are named apart."""
+    rows = changed_rows(run)
+    if rows is None or run.network is None:
         return None
-    own, software = run.arrays["label"], labels(run.network, run.arrays["v_end_software"])
-    rows = np.flatnonzero((own != software) & (own >= 0))
+    own, software, keys = run.arrays["label"], labels(run.network, run.arrays["v_end_software"]), waveform_keys(run)
     samples = [
-        {"sample": int(run.arrays["index"][i]), "row": int(i), "software": int(software[i]), "circuit": int(own[i])}
+        {
+            "sample": int(run.arrays["index"][i]),
+            "row": i,
+            "software": int(software[i]),
+            "circuit": int(own[i]),
+            "waveform_key": keys.get(i),
+        }
         for i in rows
     ]
     failed = [int(run.arrays["index"][i]) for i in np.flatnonzero(own < 0)]
     return {"run": run.name, "n": int(own.size), "samples": samples, "failed": failed}
 
 
-def _digits(run: Run) -> dict[int, str]:
-    """The images of changed digits, by row of the run; empty where the data are no images."""
-    changed, grid = _changed(run), run.record.get("data_grid") if run.record else None
-    if changed is None or grid is None or run.network is None or grid[0] * grid[1] > 64:
-        return {}
-    assert run.record is not None
-    scaling = run.record["scaling"]
-    of_rows = [sample["row"] for sample in changed["samples"][:_MOST_SHOWN]]
-    volts = {row: scaling["v_cm"] + scaling["v_unit"] * run.arrays["x0"][row][run.network.inputs] for row in of_rows}
-    return {row: figures.voltage_grid(v, (grid[0], grid[1])) for row, v in volts.items()}
-
-
 def _confusion(run: Run) -> Row | None:
     """Counts [true label, circuit's label] with a last column for failed runs; None where there are no labels."""
-    if not _classifies(run) or "y" not in run.arrays or run.network is None:
+    if changed_rows(run) is None or "y" not in run.arrays or run.network is None:
         return None
     n = run.network.readout.size
     counts = np.zeros((n, n + 1), dtype=np.int64)

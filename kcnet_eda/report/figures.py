@@ -25,6 +25,7 @@ _BELOW = {
     "y": 0.0,
     "yanchor": "bottom",
 }  # wraps on a narrow page, over nothing
+_LABELLED = 64  # pixels: with more of them no number fits into one
 _AXIS = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.5)", "linecolor": "#8c8c8c"}
 
 
@@ -36,7 +37,13 @@ def plotly_js() -> str:
 
 
 def waveforms(
-    time_s: Floats, circuit: Floats, software: Floats, names: list[str], decision_s: float | None, simulator: str
+    time_s: Floats,
+    circuit: Floats,
+    software: Floats,
+    names: list[str],
+    decision_s: float | None,
+    simulator: str,
+    div_id: str = "waveforms",
 ) -> str:
     """An HTML fragment: read-out waveforms in volts, ``circuit`` and ``software`` [points, outputs] at ``time_s``.
 
@@ -100,9 +107,10 @@ def waveforms(
         hovermode="closest",
         xaxis={"title": f"time, {unit}", **_AXIS},
         yaxis={"title": "output voltage, V", **_AXIS},
-        legend={"title": {"text": f"{simulator} (○ software)"}},
+        # Beside the plot, names leave a narrow page no room for it.
+        legend={**_BELOW, "title": {"text": f"{simulator} (○ software)", "side": "top"}},
     )
-    return _fragment(figure, "waveforms")
+    return _fragment(figure, div_id)
 
 
 def clouds(sides: dict[str, Floats], names: list[str]) -> str:
@@ -175,18 +183,22 @@ def _time_unit(t_end: float) -> tuple[float, str]:
 
 
 def voltage_grid(volts: Floats, grid: tuple[int, int]) -> str:
-    """An HTML table: the input nodes' initial voltages as an image of ``grid`` (rows, columns), each cell labelled."""
+    """An HTML table: the input nodes' initial voltages as an image of ``grid`` (rows, columns), each cell labelled
+    where there is room for it."""
     image = volts.reshape(grid)
     low, span = float(image.min()), float(np.ptp(image)) or 1.0
+    labelled = image.size <= _LABELLED
     rows = []
     for line in image:
         cells = []
         for v in line:
             shade = round(255 * (v - low) / span)
             ink = "#000" if shade > 140 else "#fff"
-            cells.append(f'<td style="background:rgb({shade},{shade},{shade});color:{ink}">{v:.2f}</td>')
+            text = f"{v:.2f}" if labelled else ""
+            cells.append(f'<td style="background:rgb({shade},{shade},{shade});color:{ink}">{text}</td>')
         rows.append("<tr>" + "".join(cells) + "</tr>")
-    return '<table class="digit" aria-label="initial voltages in volts">' + "".join(rows) + "</table>"
+    name, about = ("digit", "") if labelled else ("digit fine", f", from {low:.2f} (black) to {low + span:.2f} (white)")
+    return f'<table class="{name}" aria-label="initial voltages in volts{about}">' + "".join(rows) + "</table>"
 
 
 def lines(
@@ -209,11 +221,12 @@ def lines(
             line={"color": _COLOURS[number % len(_COLOURS)], "width": 2, "dash": _DASHES[number % len(_DASHES)]},
             marker={"symbol": _SYMBOLS[number % len(_SYMBOLS)], "size": 8},
         )
-    for text, at in (upright or {}).items():
+    for number, (text, at) in enumerate((upright or {}).items()):
         figure.add_vline(x=at, line={"color": _OTHER, "dash": "dot"})
         where = float(np.log10(at)) if logarithmic[0] else at  # an annotation's place is the axis's own
         label = {"yref": "paper", "yanchor": "bottom", "showarrow": False}
-        figure.add_annotation(x=where, y=1.0, text=html.escape(text), **label)
+        # In turn higher and lower: the names of marks close together would lie on each other.
+        figure.add_annotation(x=where, y=1.0, text=html.escape(text), yshift=16 * (number % 2), **label)
     axes = [
         {"title": title, **({"type": "log", "exponentformat": "power", "dtick": 1} if of_log else {}), **_AXIS}
         for title, of_log in zip(titles, logarithmic, strict=True)
@@ -301,6 +314,7 @@ def yield_curve(of_dies: dict[str, Floats]) -> str:
         margin={"l": 70, "r": 30, "t": 20, "b": 55},
         xaxis={"title": "accuracy asked of a die, %", **_AXIS},
         yaxis={"title": "yield, %", **_AXIS},
+        legend=_BELOW,
     )
     return _fragment(figure, "yield")
 
@@ -340,7 +354,7 @@ def waterfall(steps: list[dict[str, Any]]) -> str:
     least = min(v - below for v, below in zip(value, low, strict=True))
     figure.update_layout(
         height=120 + 46 * len(steps),
-        margin={"l": 10, "r": 20, "t": 20, "b": 60},
+        margin={"l": 10, "r": 32, "t": 20, "b": 60},
         showlegend=False,
         xaxis={"title": "accuracy, %", "range": [max(0.0, least - 3), 101], **_AXIS},
         yaxis={"autorange": "reversed", "automargin": True, **_AXIS},

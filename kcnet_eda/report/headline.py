@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kcnet_eda.report.runs import Run
+from kcnet_eda.report.runs import Run, look_up
 from kcnet_eda.study.simulate import RECORD
 from kcnet_eda.study.store import Status
 from kcnet_eda.units import format_si
@@ -33,13 +33,6 @@ _NUMBERS: dict[str, tuple[tuple[str, str, str, str, str], ...]] = {
     ),
     "adjoint": (("worst relative error of a gradient", "summary.worst", "", "", "summary.n"),),
 }
-
-
-def look_up(record: Any, key: str) -> Any:
-    """The value at a dotted ``key`` of a record; None where there is none: records grow, and older ones lack parts."""
-    for word in key.split("."):
-        record = record.get(word) if isinstance(record, dict) else None
-    return record
 
 
 def numbers(run: Run) -> list[Row]:

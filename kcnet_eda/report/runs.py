@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.errors import InvalidInputError, KcnetError
+from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.network.graph import Network
 from kcnet_eda.network.store import load_network
 from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, STORE
 
 Record = dict[str, Any]
+_Rows = tuple[dict[str, int], dict[str, tuple[int, int]]]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
     """What a run folder holds. ``record`` and ``network`` are None and ``arrays`` empty where they cannot be read;
-    ``problems`` say what could not; ``statuses`` counts the rows of the store by status."""
+    ``problems`` say what could not; ``statuses`` counts the rows of the store by status; ``repeated`` has of each
+    variant of a study's plan how many rows are right, and of how many."""
 
     path: Path
     name: str
@@ -30,6 +34,7 @@ class Run:
     arrays: dict[str, NDArray[Any]]
     network: Network | None
     statuses: dict[str, int]
+    repeated: dict[str, tuple[int, int]]
     problems: tuple[str, ...]
 
     @property
@@ -46,49 +51,89 @@ def read_run(path: Path, name: str) -> Run:
     InvalidInputError
         ``path`` is no folder, or has not one of a run's files.
     """
+    problems: list[str] = []
     parts = (RECORD, OUTPUTS, STORE, NETWORK)
-    problems = [f"has no {part}" for part in parts if not (path / part).is_file()]
-    if not path.is_dir() or len(problems) == len(parts):
+    try:
+        there = {part for part in parts if (path / part).is_file()}
+    except PermissionError as error:
+        return Run(path, name, None, {}, None, {}, {}, (f"cannot be looked into: {error.strerror}",))
+    problems += [f"has no {part}" for part in parts if part not in there]
+    if not path.is_dir() or not there:
         raise InvalidInputError(
             str(path), ["is not a run folder", *problems], "Name a folder that 'kcnet simulate' or a study made."
         )
-    record, arrays, network, statuses = None, {}, None, {}
-    if (path / RECORD).is_file():
+
+    def read(part: str, how: Callable[[Path], _T], otherwise: _T) -> _T:
+        if part not in there:
+            return otherwise
         try:
-            record = json.loads((path / RECORD).read_text())
-            if not isinstance(record, dict) or "summary" not in record:
-                record = None
-                problems.append(f"{RECORD} is not the record of a run")
-        except (ValueError, OSError) as error:
-            problems.append(f"{RECORD} cannot be read: {error}")
-    if (path / OUTPUTS).is_file():
-        try:
-            with np.load(path / OUTPUTS, allow_pickle=False) as archive:
-                arrays = {key: archive[key] for key in archive.files}
-        except Exception as error:  # a damaged archive raises what zipfile, zlib or NumPy happen to meet first
-            arrays = {}
-            problems.append(f"{OUTPUTS} cannot be read: {error}")
-    if (path / NETWORK).is_file():
-        try:
-            network = load_network(path / NETWORK)
-        except KcnetError as error:
-            problems.append(f"{NETWORK} cannot be read: {error}")
-    if (path / STORE).is_file():
-        try:
-            statuses = _statuses(path / STORE)
-        except sqlite3.Error as error:
-            problems.append(f"{STORE} cannot be read: {error}")
-    return Run(path, name, record, arrays, network, statuses, tuple(problems))
+            return how(path / part)
+        except _NotWholeError as error:
+            problems.append(f"{part} {error}")
+        except Exception as error:  # a damaged file raises what zipfile, zlib, sqlite3 or NumPy happen to meet first
+            problems.append(f"{part} cannot be read: {error or type(error).__name__}")
+        return otherwise
+
+    record: Record | None = read(RECORD, _record, None)
+    no_arrays: dict[str, NDArray[Any]] = {}
+    arrays = read(OUTPUTS, _arrays, no_arrays)
+    network: Network | None = read(NETWORK, load_network, None)
+    if network is not None and (odd := _odd_shapes(arrays, network)):
+        arrays = {}
+        problems.append(f"{OUTPUTS} is not of {NETWORK}: {odd}")
+    no_rows: _Rows = ({}, {})
+    statuses, repeated = read(STORE, _rows, no_rows)
+    return Run(path, name, record, arrays, network, statuses, repeated, tuple(problems))
 
 
-def _statuses(store: Path) -> dict[str, int]:
-    """Rows by status; read only, so that a report never changes a run."""
+class _NotWholeError(Exception):
+    """A file can be read, and is not what it should be; the message says what is wrong after the file's name."""
+
+
+def _record(path: Path) -> Record:
+    def refuse(word: str) -> None:
+        raise _NotWholeError(f"has the number {word}, which no run writes")
+
+    record = json.loads(path.read_text(), parse_constant=refuse)
+    if not isinstance(record, dict) or not isinstance(record.get("summary"), dict):
+        raise _NotWholeError("is not the record of a run")
+    return record
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    with np.load(path, allow_pickle=False) as archive:
+        return {key: archive[key] for key in archive.files}
+
+
+def _odd_shapes(arrays: dict[str, NDArray[Any]], network: Network) -> str:
+    """What of a run of samples has not the shape that its network gives it; '' where all has."""
+    if "x0" not in arrays:
+        return ""
+    n, nodes = len(arrays["x0"]), network.phases[-1].n_nodes
+    shapes: dict[str, tuple[int, ...]] = {"x0": (n, network.phases[0].n_nodes)}
+    shapes |= {name: (n, nodes) for name in arrays if name.startswith("v_end")}
+    shapes |= dict.fromkeys(("label", "index", "y"), (n,))
+    found = {name: arrays[name].shape for name in shapes if name in arrays}
+    return "; ".join(f"{name} is {of}, not {shapes[name]}" for name, of in found.items() if of != shapes[name])
+
+
+def _rows(store: Path) -> _Rows:
+    """Rows by status, and what :attr:`Run.repeated` has; read only, so that a report never changes a run."""
     connection = sqlite3.connect(f"{store.resolve().as_uri()}?mode=ro", uri=True)
     try:
         # A damaged page is met only when it is read: all columns, not the status alone.
         rows = connection.execute("SELECT * FROM runs").fetchall()
-        del rows
-        return dict(connection.execute("SELECT status, count(*) FROM runs GROUP BY status ORDER BY status").fetchall())
+        if not rows:
+            raise _NotWholeError("has no runs")
+        statuses = connection.execute("SELECT status, count(*) FROM runs GROUP BY status ORDER BY status").fetchall()
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        counts = []
+        if {"plan", "answers"} <= tables:  # older stores have neither
+            counts = connection.execute(
+                "SELECT variant, total(correct), count(*) "
+                "FROM plan JOIN runs USING (key) LEFT JOIN answers USING (key) GROUP BY variant"
+            ).fetchall()
+        return dict(statuses), {variant: (int(right), n) for variant, right, n in counts}
     finally:
         connection.close()
 
@@ -105,3 +150,10 @@ def names_of(paths: list[Path]) -> list[str]:
         name if last.count(name) == 1 else f"{name} ({last[: number + 1].count(name)})"
         for number, name in enumerate(last)
     ]
+
+
+def look_up(record: Any, key: str) -> Any:
+    """The value at a dotted ``key`` of a record; None where there is none: records grow, and older ones lack parts."""
+    for word in key.split("."):
+        record = record.get(word) if isinstance(record, dict) else None
+    return record

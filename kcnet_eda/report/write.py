@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kcnet_eda.dynamics.reference import trajectory
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.export.handover import time_in_phases
 from kcnet_eda.export.render import render
 from kcnet_eda.files import write_atomic
 from kcnet_eda.network.graph import Network
 from kcnet_eda.report import adjoint, figures, latency, pvt
 from kcnet_eda.report.adjoint import adjoint_html
-from kcnet_eda.report.combined import combined_csv, combined_html, combined_markdown, combined_record
+from kcnet_eda.report.combined import combined_csv, combined_html, combined_markdown, combined_record, vetted
 from kcnet_eda.report.latency import latency_html
 from kcnet_eda.report.pvt import pvt_html
 from kcnet_eda.report.runs import Record, Run, names_of, read_run
+from kcnet_eda.report.sample import changed_samples, shown_sample
 from kcnet_eda.study.adjoint_record import STUDY
 from kcnet_eda.study.latency_record import STUDY as LATENCY
 from kcnet_eda.study.pvt_record import STUDY as PVT
-from kcnet_eda.study.simulate import RECORD, REPORT, STORE
-from kcnet_eda.study.store import open_store
+from kcnet_eda.study.simulate import RECORD, REPORT
 from kcnet_eda.tools.browser import print_pdf
 
 
@@ -54,25 +53,39 @@ def write_report(
     out = out or paths[0] / REPORT
     if out.suffix != ".html":
         raise InvalidInputError(f"--out {out}", ["a report is called *.html; its JSON is written beside it"])
-    read = [read_run(path, name) for path, name in zip(paths, names_of(paths), strict=True)]
+    read = [vetted(read_run(path, name)) for path, name in zip(paths, names_of(paths), strict=True)]
+    alone = len(read) == 1
+    pages = [_tried(run, whole=alone) for run in read]
+    read = [run for run, _ in pages]
     record: Record | None = None
-    if len(read) == 1 and not read[0].problems:
-        own, html = read[0].record, _page(read[0])
+    if alone and not read[0].problems:
+        own, html = read[0].record, pages[0][1]
     else:
         own = record = combined_record(read)
-        html = combined_html(read, record, lambda run: _page(run, whole=False) if not run.problems else "")
+        html = combined_html(read, record, [body for _, body in pages])
     write_atomic(out, html)
     if record is not None:
         write_atomic(out.with_suffix(".md"), combined_markdown(record))
         write_atomic(out.with_suffix(".csv"), combined_csv(record))
     if out.with_suffix(".json") not in [path / RECORD for path in paths]:  # a run's own record is never written over
-        write_atomic(out.with_suffix(".json"), json.dumps(own, indent=1) + "\n")
+        write_atomic(out.with_suffix(".json"), json.dumps(own, indent=1, allow_nan=False) + "\n")
     if pdf:
         print_pdf(out, out.with_suffix(".pdf"))
     return out, record
 
 
-def _page(run: Run, whole: bool = True) -> str:
+def _tried(run: Run, whole: bool) -> tuple[Run, str]:
+    """The page of a run that could be read, and the run; with one more problem and '' where it cannot be made."""
+    if run.problems:
+        return run, ""
+    try:
+        return run, _page(run, whole)
+    except Exception as error:  # a record that lacks what its page shows: said, and nowhere made up
+        problem = f"its own page cannot be made: {type(error).__name__} {error}"
+        return replace(run, problems=(problem,)), ""
+
+
+def _page(run: Run, whole: bool) -> str:
     """The page of a run, or its body alone."""
     record, arrays = run.record, run.arrays
     assert record is not None and run.network is not None
@@ -87,7 +100,9 @@ def _page(run: Run, whole: bool = True) -> str:
         r=record,
         s=record["summary"],
         plotly_js=figures.plotly_js(),
-        digit=_digit(run.path, run.network, record, arrays),
+        digit=shown_sample(run),
+        # Beside other runs these have a place of their own on the page.
+        changed=changed_samples(run) if whole else [],
         clouds=_clouds(run.network, record, arrays),
     )
 
@@ -103,39 +118,3 @@ def _clouds(network: Network, record: dict[str, Any], arrays: dict[str, np.ndarr
         {name: scaling["v_cm"] + scaling["v_unit"] * v[:, readout] for name, v in sides.items()},
         [network.node_names[n] for n in readout],
     )
-
-
-def _digit(run: Path, network: Network, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any] | None:
-    """What the report shows of one sample; None where no waveform was kept."""
-    shown = record["shown"]
-    if shown is None:
-        return None
-    with open_store(run / STORE) as store:
-        result = store.result(shown["key"])
-    if result.waveform is None or result.decision_s is None:
-        raise InvalidInputError(str(run / STORE), [f"has lost the waveform of sample {shown['sample']}"])
-    time_s, circuit = result.waveform
-    row = shown["position"]
-    scaling = record["scaling"]
-    # Records from before there were transfer windows do not name them.
-    tau = time_in_phases(time_s, record.get("time", {"windows_s": []})["windows_s"]) / scaling["t_unit"]
-    software = trajectory(network, arrays["x0"][row], tau)[:, network.readout]
-    grid = record["data_grid"]
-    volts = scaling["v_cm"] + scaling["v_unit"] * arrays["x0"][row][network.inputs]
-    return {
-        "sample": shown["sample"],
-        "label": int(arrays["label"][row]),
-        "y": int(arrays["y"][row]) if "y" in arrays else None,
-        "decision_s": result.decision_s,
-        "n_inputs": network.inputs.size,
-        "repeats": network.phases[0].fill == "repeat",
-        "grid": None if grid is None else figures.voltage_grid(volts, (grid[0], grid[1])),
-        "waveforms": figures.waveforms(
-            time_s,
-            circuit,
-            scaling["v_cm"] + scaling["v_unit"] * software,
-            [network.node_names[n] for n in network.readout],
-            None if record["two_sample"] else result.decision_s,
-            record["summary"]["simulator"],
-        ),
-    }

@@ -19,6 +19,11 @@ _OTHER_SEED = 2024  # of the independent points; written into the record
 _STEPS = 200
 
 
+def generates(data: DataSet) -> bool:
+    """Whether a network makes points of these samples, not labels: they are Gaussian."""
+    return data.name.startswith("gaussian")
+
+
 def two_sample(network: Network, data: DataSet, v: Floats, v_ref: Floats) -> dict[str, Any] | None:
     """Energy distances of the circuit's final states ``v`` and the software's ``v_ref`` [n, nodes] (rows that ended
     well), both to as many independent points of the software, and to the network's known distribution. None for data
@@ -27,7 +32,7 @@ def two_sample(network: Network, data: DataSet, v: Floats, v_ref: Floats) -> dic
     The circuit is as good as the software where the two distances to the same points are alike: a distance between
     finite samples of one distribution is not 0.
     """
-    if not data.name.startswith("gaussian"):
+    if not generates(data):
         return None
     n = len(v)
     start = network.initial_state(gaussian(n, network.inputs.size, _OTHER_SEED).x)

@@ -17,17 +17,19 @@ from numpy.typing import NDArray
 
 from kcnet_eda.errors import InvalidInputError, ToolFailedError
 from kcnet_eda.export.bundle import DEFAULT_ERROR, Bundle, choose_settings, export, read_bundle, solve_examples
-from kcnet_eda.files import hold_folder, write_atomic
+from kcnet_eda.files import hold_folder, sha256_bytes, write_atomic
 from kcnet_eda.network.data import DataSet, load_data
 from kcnet_eda.network.graph import Network, labels
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.batch import Job, run_jobs
 from kcnet_eda.study.engine_run import ENGINE, run_in_engine
+from kcnet_eda.study.generative import generates
 from kcnet_eda.study.legs import expected_mib, prepare_bench
 from kcnet_eda.study.plan import Plan, make_plan
 from kcnet_eda.study.record import make_record
 from kcnet_eda.study.references import reference_states
+from kcnet_eda.study.software_steps import SoftwareStep, software_steps
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
 from kcnet_eda.tools.simulators import Simulator, choose
 
@@ -41,6 +43,8 @@ STORE = "study.sqlite"
 BUNDLE = "bundle"
 #: How node voltages pass from one phase to the next.
 HAND_OVERS = ("staged", "gated")
+#: So many samples whose label changed are kept with their waveforms, the first of them.
+MOST_CHANGED = 12
 _TIMEOUT_S = 120.0
 
 
@@ -115,11 +119,23 @@ def simulate(
         reused = len(plan.runs) - len(_due(plan, store))
         main, check = _run_circuit(plan, store, out, jobs, timeout_s, progress)
         v_ref = reference_states(store, plan.reference_keys, plan.bundle.network, plan.x0, jobs, progress)
+        changed: dict[str, Any] | None = None
+        waves: dict[int, Result] = {}
+        steps: dict[str, SoftwareStep] = {}
+        if not generates(dataset):
+            changed, waves = _show_changed(plan, store, main, v_ref, out, jobs, timeout_s, progress)
+            steps = software_steps(store, plan.bundle.network, plan.bundle.circuit, plan.x0, jobs, progress)
     record = make_record(plan, main, check, v_ref, warning)
+    record |= {"changed": changed, "software_steps": {name: step.record for name, step in steps.items()}}
+    record["failed"] += [
+        {"sample": plan.sample(i), "status": r.status, "message": f"run again for its waveform: {r.message}"}
+        for i, r in waves.items()
+        if r.status is not Status.PASSED
+    ]
     record["summary"]["wall_s"] = round(time.monotonic() - started, 3)
     record["run"] |= {"jobs": jobs, "reused_runs": reused}
     shutil.copyfile(bundle.path / "network.kcnet", out / NETWORK)
-    _write_outputs(out, plan, main, v_ref)
+    _write_outputs(out, plan, main, v_ref, steps)
     write_atomic(out / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
     return record
 
@@ -185,7 +201,7 @@ def _run_circuit(
     if due:
         for stale in (REPORT, RECORD, OUTPUTS):  # an older run's report must not stand beside a newer run's failure
             (out / stale).unlink(missing_ok=True)
-        what, run = _runner(plan, due, out, workers, timeout_s)
+        what, run = _runner(plan, due, out / "work", workers, timeout_s)
         with progress.stage(what, len(plan.runs)) as advance:
             advance(len(plan.runs) - len(due))
 
@@ -201,13 +217,14 @@ def _run_circuit(
 
 
 def _runner(
-    plan: Plan, due: list[Job], out: Path, workers: int, timeout_s: float
+    plan: Plan, due: list[Job], folder: Path, workers: int, timeout_s: float
 ) -> tuple[str, Callable[[Callable[[str, Result], None]], None]]:
-    """What runs the jobs that are ``due``, in words, and the function that runs them and tells of each as it ends."""
+    """What runs the jobs that are ``due`` in ``folder``, in words, and the function that runs them and tells of each as
+    it ends."""
     if plan.simulator is None:
         network, scaling = plan.bundle.network, plan.bundle.circuit.scaling
         return "fast engine", lambda done: run_in_engine(network, scaling, due, workers, done)
-    bench = prepare_bench(plan.bundle, plan.simulator, out / "work", plan.gated, timeout_s)
+    bench = prepare_bench(plan.bundle, plan.simulator, folder, plan.gated, timeout_s)
     memory = expected_mib(bench, plan.settings.halved())
     what = f"{plan.simulator.name}, about {memory:.0f} MiB a process"
     example = plan.bundle.example
@@ -216,7 +233,48 @@ def _runner(
     return what, lambda done: run_jobs(bench, due, workers, done)
 
 
-def _write_outputs(out: Path, plan: Plan, main: list[Result], v_ref: Floats) -> None:
+def _show_changed(
+    plan: Plan,
+    store: Store,
+    main: list[Result],
+    v_ref: Floats,
+    out: Path,
+    workers: int,
+    timeout_s: float,
+    progress: Progress,
+) -> tuple[dict[str, Any], dict[int, Result]]:
+    """See to it that the store has the waveforms of samples whose label is not software's, of at most
+    :data:`MOST_CHANGED` of them: those that the run did not keep are run again. The record of it, and the results of
+    what was run again, by position."""
+    network = plan.bundle.network
+    software = labels(network, v_ref)
+    changed = [
+        i for i, r in enumerate(main) if r.v_end is not None and labels(network, r.v_end[None])[0] != software[i]
+    ]
+    again: dict[int, Job] = {}
+    shown = changed[:MOST_CHANGED]
+    for i in shown:
+        if main[i].waveform is None:
+            key = sha256_bytes(f"{plan.main[i].key} with its waveform".encode())
+            again[i] = replace(plan.main[i], key=key, keep_waveform=True)
+    rows = [PlannedRun(job.key, job.sample, "waveform") for job in again.values()]
+    store.plan(rows, plan.simulator_name, plan.simulator_version, plan.seed)
+    due = [job for job in again.values() if store.result(job.key).status is not Status.PASSED]
+    if due:
+        _, run = _runner(plan, due, out / "work_changed", workers, timeout_s)
+        with progress.stage("waveforms of changed labels", len(due)) as advance:
+
+            def finished(key: str, result: Result) -> None:
+                store.finish(key, result)
+                advance(1)
+
+            run(finished)
+    found = [{"position": i, "sample": plan.sample(i), "key": again.get(i, plan.main[i]).key} for i in shown]
+    results = {i: store.result(job.key) for i, job in again.items()}
+    return {"count": len(changed), "shown": found}, results
+
+
+def _write_outputs(out: Path, plan: Plan, main: list[Result], v_ref: Floats, steps: dict[str, SoftwareStep]) -> None:
     network = plan.bundle.network
     v_end = np.full_like(v_ref, np.nan)  # a run that failed has no voltages, and no label
     label = np.full(len(main), -1)
@@ -233,6 +291,7 @@ def _write_outputs(out: Path, plan: Plan, main: list[Result], v_ref: Floats) -> 
     }
     if plan.data.y is not None:
         arrays["y"] = plan.data.y
+    arrays |= {f"v_end_{name}": step.v_end for name, step in steps.items() if step.v_end is not None}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_atomic(out / OUTPUTS, buffer.getvalue())

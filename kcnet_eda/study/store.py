@@ -229,6 +229,25 @@ def open_store(path: Path) -> Iterator[Store]:
         connection.close()
 
 
+@contextmanager
+def read_store(path: Path) -> Iterator[Store]:
+    """Open a store that is there to read it alone: nothing is made, and its folder need not be writable.
+
+    Raises
+    ------
+    KcnetError
+        There is none.
+    """
+    try:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    except sqlite3.Error as error:
+        raise KcnetError(f"{path}: cannot be read as a store of runs: {error}") from error
+    try:
+        yield Store(connection, path)
+    finally:
+        connection.close()
+
+
 def _pack(array: Floats | None) -> bytes | None:
     return None if array is None else np.ascontiguousarray(array, dtype="<f8").tobytes()
 

@@ -1,0 +1,84 @@
+"""The combined page in headless Chromium: widths, light and dark, unfolded, by keyboard."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+from browse import LAYOUT, Page, with_page
+
+from kcnet_eda.report.write import report
+from kcnet_eda.study.simulate import simulate
+
+_OPEN_ALL = "document.querySelectorAll('details').forEach(d => { d.open = true; })"
+_UNDRAWN = "[...document.querySelectorAll('.plotly-graph-div')].filter(g => !g.querySelector('svg.main-svg')).length"
+_LARGEST = 15_000_000  # bytes of a page
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits network before and after: two runs, the second with a damaged twin."""
+    root = tmp_path_factory.mktemp("browser")
+    simulate("digits", root / "before", samples=8, simulator="engine", jobs=1)
+    shutil.copytree(root / "before", root / "after")
+    shutil.copytree(root / "before", root / "damaged")
+    (root / "damaged" / "outputs.npz").write_bytes(b"")
+    return report([root / "before", root / "after", root / "damaged"], root / "page.html")
+
+
+def _browser() -> str:
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    pytest.skip("NOT RUN: no Chromium on PATH to open the report in")
+
+
+def test_nothing_lies_over_another_at_any_width_and_scheme(page_file, tmp_path):
+    assert page_file.stat().st_size < _LARGEST
+
+    async def work(page: Page) -> dict[tuple[int, str], list[str]]:
+        found = {}
+        for width in (360, 1280, 1920):
+            for scheme in ("light", "dark"):
+                await page.open(page_file.as_uri(), width, scheme)
+                bad = list(await page.ask(LAYOUT))
+                await page.ask(_OPEN_ALL)
+                await page.draw()
+                while await page.ask(_UNDRAWN):
+                    await asyncio.sleep(0.05)
+                await page.draw()
+                bad += await page.ask(LAYOUT)
+                dark = await page.ask("getComputedStyle(document.body).backgroundColor") == "rgb(22, 22, 22)"
+                assert dark == (scheme == "dark")
+                found[width, scheme] = bad + page.complaints()
+        return found
+
+    found = asyncio.run(with_page(_browser(), tmp_path / "profile", work))
+    assert {place: bad for place, bad in found.items() if bad} == {}
+
+
+def test_every_fold_and_table_is_reached_and_opened_by_keyboard(page_file, tmp_path):
+    async def work(page: Page) -> tuple[int, int, int, int]:
+        await page.open(page_file.as_uri(), 1280, "light")
+        wanted = await page.ask("document.querySelectorAll('summary').length")
+        tables = await page.ask("[...document.querySelectorAll('.wide')].filter(e => !e.closest('details')).length")
+        opened, seen = 0, set()
+        for _ in range(200):
+            await page.press("Tab", 9)
+            what = await page.ask("document.activeElement.tagName + '.' + document.activeElement.className")
+            if what == "BODY.":
+                break
+            if what.endswith(".wide"):
+                seen.add(await page.ask("document.activeElement.getAttribute('aria-label')"))
+            if what.startswith("SUMMARY"):
+                await page.press("Enter", 13)
+                opened += bool(await page.ask("document.activeElement.parentElement.open"))
+                shown = await page.ask("getComputedStyle(document.activeElement).outlineStyle")
+                assert shown == "solid"  # where the focus is, is seen
+                await page.press("Enter", 13)  # shut again: what unfolds is not walked through
+        return wanted, opened, tables, len(seen)
+
+    wanted, opened, tables, seen = asyncio.run(with_page(_browser(), tmp_path / "profile", work))
+    assert opened == wanted > 0 and seen == tables > 0
