@@ -274,6 +274,45 @@ def test_decision_times_and_tolerances_trace_to_the_waveforms_in_the_store(small
     assert [p["lost"] for p in x["jitter"]] == sorted(p["lost"] for p in x["jitter"])
 
 
+RISE = 0.5  # by which the second output below rises in a unit of time
+
+
+def rising(tmp_path: Path, more: str) -> dict[str, Any]:
+    """A network whose first output holds its input while a source lifts the second, from 0: it leads from τ = x/RISE
+    on. Fifteen inputs around RISE, so that eight leads change before T = 1 and seven after."""
+    save_network(make_network([(0, 2, 0.0, 0.0, RISE, 1.0, IDENTITY)], 3, examples=[[0.6, 0.0]]), tmp_path / "up.kcnet")
+    np.savez(tmp_path / "up.npz", x=HELD[:, None] * [1.0, 0.0], y=(HELD <= RISE).astype(int))
+    file = tmp_path / "up.yaml"
+    file.write_text(f"network: {tmp_path / 'up.kcnet'}\ndata: {tmp_path / 'up.npz'}\n{more}\n")
+    return dict(api.study_latency(file, tmp_path / "run", jobs=1)["sections"])
+
+
+HELD = RISE * np.linspace(0.86, 1.14, 15) - 1e-6
+
+
+def test_twice_the_jitter_of_the_circuits_readings_loses_what_the_crossings_in_closed_form_say(tmp_path: Path) -> None:
+    draws = 2000
+    x = rising(tmp_path, f"decision: {{draws: {draws}}}")["decision"]
+    lost = {round(row["sigma_s"] * 1e12, 6): row["lost"] for row in x["jitter"]}
+    room = np.abs(HELD / RISE - 1)  # from T to where the lead changes, all within what is simulated
+    assert x["accuracy_at_t"]["value"] == 1.0
+    for sigma in (0.02, 0.05, 0.1):
+        each = norm.cdf(-room / sigma)
+        far = norm.cdf(-0.25 / sigma)  # beyond what is simulated a late reading is lost; an early one is not
+        most = each + np.where(HELD <= RISE, far, 0.0)
+        spread = 4 * math.sqrt(float((most * (1 - most)).sum())) / 15 / math.sqrt(draws)
+        assert lost[sigma] == pytest.approx(most.mean(), abs=spread)
+    assert lost[0.02] < lost[0.05] < lost[0.1] < lost[0.2]
+    assert lost[0.1] > 1.3 * lost[0.05]  # twice the jitter
+
+
+def test_twice_the_write_error_loses_the_samples_that_a_smaller_start_says(tmp_path: Path) -> None:
+    x = rising(tmp_path, "inference: {samples: 1, draws: 1, write_errors: [0.03, 0.06]}")["inference"]
+    counts = {row["left"]: row["accuracy"]["count"] for row in x["write_errors"]}
+    assert counts == {left: int((HELD * (1 - left) > RISE).sum() + (HELD <= RISE).sum()) for left in (0.0, 0.03, 0.06)}
+    assert counts[0.0] == 15 and counts[0.0] - counts[0.06] >= 2 * (counts[0.0] - counts[0.03]) - 1 > 0
+
+
 def whole(file: Path, out: Path, switch: float) -> dict[str, Any]:
     text = f"inference: {{samples: 2, switch: {switch}, write: 0.3, draws: 2}}\n"
     return dict(api.study_latency(ask(file, text), out, jobs=1)["sections"]["inference"])
