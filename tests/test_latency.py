@@ -6,6 +6,7 @@ import json
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -30,7 +31,8 @@ from kcnet_eda.physical.thermal import ktc_noise
 from kcnet_eda.study import latency_scaling
 from kcnet_eda.study.accuracy import decision_time
 from kcnet_eda.study.latency import TABLES
-from kcnet_eda.study.latency_physical import find_knee
+from kcnet_eda.study.latency_limits import Limit, fastest_kept, in_order
+from kcnet_eda.study.latency_limits import crossing as where_crossed
 from kcnet_eda.study.latency_size import grid_network
 from kcnet_eda.study.pareto import not_dominated
 from kcnet_eda.study.power_law import fit_power_law
@@ -157,17 +159,39 @@ def test_a_power_law_is_found_with_its_interval() -> None:
     assert fit_power_law([1.0, 1.0], [1.0, 2.0]) is None and fit_power_law([1.0, 2.0], [0.0, 1.0]) is None
 
 
-def test_the_pareto_front_and_the_knee() -> None:
+def test_the_pareto_front() -> None:
     assert not_dominated([(1, 4), (2, 2), (3, 3), (2, 2), (4, 1)]) == [True, True, False, True, True]
 
-    def point(t: float, agreement: float, accuracy: float = 1.0) -> dict[str, Any]:
-        return {"current_factor": 1.0, "t_unit": t, "agreement": {"value": agreement}, "accuracy": {"value": accuracy}}
 
-    points = [point(4.0, 1.0), point(3.0, 0.96), point(2.0, 0.9), point(1.0, 1.0)]
-    knee = find_knee(points, 0.95, 0.99)
-    assert knee is not None and knee["t_unit"] == 3.0  # what is faster than a miss is luck
-    assert find_knee([point(4.0, 0.9)], 0.95, 0.99) is None
-    assert find_knee([point(4.0, 1.0, 0.98)], 0.95, 0.99) is None
+def test_what_is_faster_than_a_miss_is_luck() -> None:
+    assert fastest_kept("labels", [(1.0, True), (4.0, True), (2.0, False), (3.0, True)]) == Limit("labels", 3.0, 2.0)
+    assert fastest_kept("labels", [(4.0, False), (3.0, True)]) == Limit("labels", None, 4.0)
+    assert fastest_kept("labels", [(4.0, True), (3.0, True)]) == Limit("labels", 3.0, None)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(1e-3, 1.0), st.floats(0.3, 3.0), st.floats(0.02, 0.9))
+def test_a_cell_of_twice_the_lag_crosses_at_twice_the_time(lag: float, power: float, most: float) -> None:
+    times = [2.0**-k for k in range(-20, 21)]
+
+    def knee(tau: float) -> float:
+        found = where_crossed("waveform", [(t, (tau / t) ** power) for t in times], most).t_s
+        assert found is not None
+        return found
+
+    # An error of (lag/t)^power is a line in logarithms, so between its points too the crossing is exact.
+    assert knee(lag) == pytest.approx(lag / most ** (1 / power))
+    assert knee(2 * lag) == pytest.approx(2 * knee(lag))
+
+
+def test_the_slowest_limit_binds_and_one_that_is_always_missed_before_all() -> None:
+    pins, labels = Limit("pins", 2.0, 2.0), Limit("labels", 0.5, 0.3)
+    assert where_crossed("waveform", [(3.0, 0.5)], 0.1) == Limit("waveform", None, 3.0)
+    assert where_crossed("waveform", [(3.0, 0.05), (1.0, 0.08)], 0.1) == Limit("waveform", 1.0, None)
+    # A run that failed has no error, which is over any limit: the speed before it is the last known good one.
+    assert where_crossed("waveform", [(3.0, 0.05), (1.0, math.inf)], 0.1) == Limit("waveform", 3.0, 1.0)
+    assert [limit.of for limit in in_order([labels, pins])] == ["pins", "labels"]
+    assert in_order([labels, pins, Limit("waveform", None, 3.0)])[0].of == "waveform"
 
 
 def test_ktc_noise_of_a_picofarad_is_64_microvolts() -> None:
@@ -224,6 +248,15 @@ def test_charge_and_heat_of_a_conductance_are_those_of_the_formula(small: Path, 
     laws = {law["of"]: law for law in x["laws"]}
     assert laws["t_total_s"]["exponent"] == pytest.approx(0, abs=1e-9) and laws["charge"]["exponent"] > 0.5
     assert laws["charge"]["interval"] is None  # two points: a line meets them always
+    assert not laws["charge"]["stated"]  # so it is no law
+    # Of three runs the fastest is shown, and a size above the first simulator's is run by both: the same circuit.
+    both = "{edges: [300, 700], vacask_above: 500, ngspice_up_to: 800, repeats: 3}"
+    x = api.study_latency(ask(small, f"size: {both}\n"), tmp_path / "both", jobs=1)["sections"]["size"]
+    assert [row["simulator"] for row in x["rows"]] == ["ngspice", "ngspice", "vacask"]
+    assert all(len(r["walls_s"]) == 3 and r["wall_s"] == min(r["walls_s"]) for r in x["rows"])
+    assert {law["of"]: law["n"] for law in x["laws"]}["charge"] == 2  # a size counts once
+    # Each simulator's settings are chosen for 1e-3.
+    assert x["rows"][1]["charge"] == pytest.approx(x["rows"][2]["charge"], rel=1e-3)
 
 
 def test_decision_times_and_tolerances_trace_to_the_waveforms_in_the_store(small: Path, tmp_path: Path) -> None:
@@ -239,6 +272,45 @@ def test_decision_times_and_tolerances_trace_to_the_waveforms_in_the_store(small
     last = next(p for p in x["early_exit"] if abs(p["share_of_t"] - 1) < 1e-9)
     assert last["accuracy"] == x["accuracy_at_t"]
     assert [p["lost"] for p in x["jitter"]] == sorted(p["lost"] for p in x["jitter"])
+
+
+RISE = 0.5  # by which the second output below rises in a unit of time
+
+
+def rising(tmp_path: Path, more: str) -> dict[str, Any]:
+    """A network whose first output holds its input while a source lifts the second, from 0: it leads from τ = x/RISE
+    on. Fifteen inputs around RISE, so that eight leads change before T = 1 and seven after."""
+    save_network(make_network([(0, 2, 0.0, 0.0, RISE, 1.0, IDENTITY)], 3, examples=[[0.6, 0.0]]), tmp_path / "up.kcnet")
+    np.savez(tmp_path / "up.npz", x=HELD[:, None] * [1.0, 0.0], y=(HELD <= RISE).astype(int))
+    file = tmp_path / "up.yaml"
+    file.write_text(f"network: {tmp_path / 'up.kcnet'}\ndata: {tmp_path / 'up.npz'}\n{more}\n")
+    return dict(api.study_latency(file, tmp_path / "run", jobs=1)["sections"])
+
+
+HELD = RISE * np.linspace(0.86, 1.14, 15) - 1e-6
+
+
+def test_twice_the_jitter_of_the_circuits_readings_loses_what_the_crossings_in_closed_form_say(tmp_path: Path) -> None:
+    draws = 2000
+    x = rising(tmp_path, f"decision: {{draws: {draws}}}")["decision"]
+    lost = {round(row["sigma_s"] * 1e12, 6): row["lost"] for row in x["jitter"]}
+    room = np.abs(HELD / RISE - 1)  # from T to where the lead changes, all within what is simulated
+    assert x["accuracy_at_t"]["value"] == 1.0
+    for sigma in (0.02, 0.05, 0.1):
+        each = norm.cdf(-room / sigma)
+        far = norm.cdf(-0.25 / sigma)  # beyond what is simulated a late reading is lost; an early one is not
+        most = each + np.where(HELD <= RISE, far, 0.0)
+        spread = 4 * math.sqrt(float((most * (1 - most)).sum())) / 15 / math.sqrt(draws)
+        assert lost[sigma] == pytest.approx(most.mean(), abs=spread)
+    assert lost[0.02] < lost[0.05] < lost[0.1] < lost[0.2]
+    assert lost[0.1] > 1.3 * lost[0.05]  # twice the jitter
+
+
+def test_twice_the_write_error_loses_the_samples_that_a_smaller_start_says(tmp_path: Path) -> None:
+    x = rising(tmp_path, "inference: {samples: 1, draws: 1, write_errors: [0.03, 0.06]}")["inference"]
+    counts = {row["left"]: row["accuracy"]["count"] for row in x["write_errors"]}
+    assert counts == {left: int((HELD * (1 - left) > RISE).sum() + (HELD <= RISE).sum()) for left in (0.0, 0.03, 0.06)}
+    assert counts[0.0] == 15 and counts[0.0] - counts[0.06] >= 2 * (counts[0.0] - counts[0.03]) - 1 > 0
 
 
 def whole(file: Path, out: Path, switch: float) -> dict[str, Any]:
@@ -287,23 +359,87 @@ def test_phases_hand_over_within_the_one_deck(tmp_path: Path) -> None:
     assert found["t_total_s"] == pytest.approx(1.75e-12)
 
 
-def test_transistors_are_off_by_more_when_they_have_to_be_faster(small: Path, tmp_path: Path) -> None:
+def physical(small: Path, tmp_path: Path, more: str) -> str:
+    """The head of a physical section: a ring of three cells."""
     rows = [(1, 2, 1.0, -1.0, 0.0, 1.0, RELU), (2, 3, 0.8, -0.8, 0.5, 1.0, RELU), (3, 1, 1.2, -1.2, 0.2, 1.0, RELU)]
     save_network(make_network(rows, 4, examples=[[1.0, 0.2, -0.5]]), tmp_path / "cells.kcnet")
-    text = f"physical: {{network: {tmp_path / 'cells.kcnet'}, data: {tmp_path / 'data.npz'}, samples: 1, "
-    text += "t_units: [300n, 20n, 0.1n], noise_draws: 1}\n"
-    record = api.study_latency(ask(small, text), tmp_path / "run", jobs=1)
+    return f"{{network: {tmp_path / 'cells.kcnet'}, data: {tmp_path / 'data.npz'}, samples: 1, {more}}}"
+
+
+def test_transistors_are_off_by_more_when_they_have_to_be_faster(small: Path, tmp_path: Path) -> None:
+    block = physical(small, tmp_path, "t_units: [300n, 20n, 0.1n], drops: [0.02, 0.2], noise_draws: 2")
+    record = api.study_latency(ask(small, f"physical: {block}\n"), tmp_path / "run", jobs=1)
     x = record["sections"]["physical"]
-    slow, fast, never = x["points"]
-    assert slow["built"] and fast["built"] and not never["built"] and "pins" in never["why"]
-    assert fast["error_rms"] > 2 * slow["error_rms"] and fast["error_max"] > slow["error_max"]
+    slow, fast, pinned = x["points"]
+    assert not record["failed"] and (slow["nodes_pinned"], fast["nodes_pinned"], pinned["nodes_pinned"]) == (0, 0, 3)
+    assert pinned["error_rms"] > fast["error_rms"] > 2 * slow["error_rms"]
+    assert pinned["error_median"] > fast["error_median"] > slow["error_median"]
     # A 15th of the time at the same bias: so is the energy, within what the edges' own currents change.
     assert slow["energy_j"] / fast["energy_j"] == pytest.approx(15, rel=0.05)
     assert slow["energy_j"] == pytest.approx(slow["supply_v"] * slow["current_mean_a"] * slow["t_total_s"])
-    assert fast["noise"]["sigma_v"] == pytest.approx(math.sqrt(15) * slow["noise"]["sigma_v"])
     with open_store(tmp_path / "run/study.sqlite") as store:
         waveform = store.result(slow["keys"][0]).waveform
     assert waveform is not None and slow["current_peak_a"] == waveform[1][:, -1].max()
+    # The limits: pins have all of C at their own C·V_u/I_u, wherever the errors and labels stand.
+    limits = {limit["of"]: limit for limit in x["limits"]}
+    speed = slow["v_unit"] / slow["i_unit"]
+    assert limits["pins"]["t_s"] == pytest.approx(slow["pins_largest_f"] * speed)
+    assert fast["t_total_s"] > limits["pins"]["t_s"] > pinned["t_total_s"]
+    assert [limit["t_s"] for limit in x["limits"]] == sorted((v["t_s"] for v in limits.values()), reverse=True)
+    assert x["knee"]["t_total_s"] == max(v["t_s"] for v in limits.values()) and x["knee"]["pdk"] == "generic180"
+    # The supply's wiring: Ohm's law of its measured current, and more of it is further off.
+    little, much = x["supply"]
+    for row, share in ((little, 0.02), (much, 0.2)):
+        assert row["ohms"] == pytest.approx(share * slow["supply_v"] / slow["current_mean_a"])
+        assert row["drop_v"] == pytest.approx(row["ohms"] * row["current_mean_a"])
+        assert row["current_mean_a"] < slow["current_mean_a"]
+    assert much["error_median"] > little["error_median"]
+    # Noise: C is a hundredth, so σ is ten times, and accuracy does not rise by it.
+    first, *_, last = x["noise"]
+    assert last["sigma_v"] / first["sigma_v"] == pytest.approx(math.sqrt(first["c"] / last["c"]))
+    assert x["kits"][0]["noise_free"]["value"] >= first["accuracy"]["value"] > last["accuracy"]["value"]
+
+
+def test_cells_of_twice_the_capacitance_are_further_off_and_their_knee_is_slower(small: Path, tmp_path: Path) -> None:
+    # At level 1 with kp and gamma given no current depends on the oxide, so that all capacitances of the transistors
+    # can be doubled and nothing else.
+    kits = {1: "generic180"}
+    shipped = Path(__file__).parents[1] / "pdk_examples"
+    shutil.copytree(shipped / "generic180", tmp_path / "generic180")
+    library = tmp_path / "generic180/generic180.lib"
+    text = library.read_text()
+    once = {"tox=7n": "tox=3.5n", "cgso=0.3n": "cgso=0.6n", "cgdo=0.3n": "cgdo=0.6n", "cgbo=0.1n": "cgbo=0.2n"}
+    for old, new in (once | {"cj=0.9m": "cj=1.8m", "cj=1m": "cj=2m", "cjsw=0.2n": "cjsw=0.4n"}).items():
+        assert old in text
+        text = text.replace(old, new)
+    library.write_text(text)
+    kits[2] = str(shutil.copyfile(shipped / "generic180.yaml", tmp_path / "thin.yaml"))
+    points, knees = {}, {}
+    for poles, kit in kits.items():
+        more = f"pdk: {kit}, t_units: [1u, 100n, 30n], drops: [], capacitances: [], node_error: 0.025"
+        file = ask(small, f"physical: {physical(small, tmp_path, more)}\n")
+        x = api.study_latency(file, tmp_path / f"run{poles}", jobs=1)["sections"]["physical"]
+        points[poles] = x["points"]
+        knees[poles] = {limit["of"]: limit["t_s"] for limit in x["limits"]}
+    # Pins are transistors' alone. The cells' lead and their wells are not, so that the lag is not quite twice.
+    assert points[2][0]["pins_largest_f"] == pytest.approx(2 * points[1][0]["pins_largest_f"], rel=0.01)
+    assert knees[2]["pins"] == pytest.approx(2 * knees[1]["pins"], rel=0.01)
+    assert points[2][0]["error_median"] == pytest.approx(points[1][0]["error_median"], rel=0.05)  # where none lags
+    for fast in (1, 2):
+        assert points[2][fast]["error_median"] > 1.5 * points[1][fast]["error_median"]
+    assert knees[2]["waveform"] > 1.5 * knees[1]["waveform"]
+    assert points[2][0]["current_mean_a"] == pytest.approx(points[1][0]["current_mean_a"], rel=0.02)
+
+
+def test_a_list_of_blocks_is_a_kit_each_and_a_bad_one_is_named(small: Path, tmp_path: Path) -> None:
+    slow = physical(small, tmp_path, "t_units: [300n], drops: [], capacitances: []")
+    file = ask(small, f"physical:\n- {slow}\n- {slow}\n")
+    x = api.study_latency(file, tmp_path / "run", jobs=1)["sections"]["physical"]
+    assert [k["pdk"] for k in x["kits"]] == ["generic180"] * 2 and [p["kit"] for p in x["points"]] == [0, 1]
+    assert x["points"][0]["keys"] == x["points"][1]["keys"]
+    assert not x["knee"]["bracketed"]  # nothing missed down to the one T tried
+    with pytest.raises(InvalidInputError, match=r"physical\.1\.t_units"):
+        api.study_latency(ask(small, f"physical:\n- {slow}\n- {{t_units: []}}\n"), tmp_path / "bad")
 
 
 # The run folder and the study file

@@ -33,7 +33,7 @@ LEVELS = ("behavioral", "structural", "mos")
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED = {RAIL, "time", "gnd", "temp", "hertz"}  # SPICE gives these a meaning of their own
 _LONGEST_NAME = 32
-_MOS_MADE = re.compile(r"vdd|vref|vb[np]|vclp|wrb?|wi_.+")  # supply, bias and write lines of the MOS level
+_MOS_MADE = re.compile(r"vdd(_ideal)?|vref|vb[np]|vclp|wrb?|wi_.+")  # supply, bias and write lines of the MOS level
 # What the one netlist of all phases makes itself: enables, and the capacitors of later banks.
 _MADE = re.compile(r"(en|tr)\d+|.+_(p\d+|end)")
 
@@ -176,7 +176,7 @@ def require_exportable(network: Network, level: str = "behavioral") -> None:
     if level == "mos" and made:
         found.append(
             f"{len(made)} node names are kept for nets of the MOS level (first: {made[0]!r}); use none of vdd, vref, "
-            "vbn, vbp, vclp, wr, wrb and wi_<name>"
+            "vbn, vbp, vclp, vdd_ideal, wr, wrb and wi_<name>"
         )
     if level == "structural":
         found += [text for phase in network.phases for text in two_terminal_problems(phase.edges)]

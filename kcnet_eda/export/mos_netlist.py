@@ -125,8 +125,8 @@ class MosCircuit:
 
     @property
     def drawn_capacitance(self) -> Floats:
-        """What is left to draw of each node's capacitor, F [nodes]."""
-        return self.circuit.scaling.c - self.parasitics
+        """What is left to draw of each node's capacitor, F [nodes]; none where its cells have as much or more."""
+        return np.maximum(self.circuit.scaling.c - self.parasitics, 0.0)
 
     def capacitance_problems(self) -> list[str]:
         """Nodes whose cells alone have more capacitance than the node may have; empty if there are none."""
@@ -181,7 +181,7 @@ class MosCircuit:
             for group in self.groups
             if isinstance(group.found.sizes, CellSizes)
         )
-        capacitors = (float(self.drawn_capacitance[1:].clip(0).sum()) + leads) * _FF / self.pdk.capacitor.density
+        capacitors = (float(self.drawn_capacitance[1:].sum()) + leads) * _FF / self.pdk.capacitor.density
         return {"gates": gates, "resistors": resistors, "capacitors": capacitors}
 
     def readme(self) -> dict[str, Any]:
@@ -197,14 +197,15 @@ class MosCircuit:
             "pins_max": float(self.parasitics[1:].max()),
         }
 
-    def netlist(self, supply: float | None = None) -> str:
+    def netlist(self, supply: float | None = None, supply_ohms: float = 0.0) -> str:
         """The circuit without models and initial voltages, which a testbench brings; ``supply`` [V] is the design's if
-        None, and changes no device."""
+        None, and changes no device, nor does the resistance ``supply_ohms`` in front of all cells."""
         return render(
             "mos/netlist.j2",
             circuit=self.circuit,
             pdk=self.pdk,
             design=self.design if supply is None else replace(self.design, supply=supply),
+            supply_ohms=supply_ohms,
             scaling=self.circuit.scaling,
             rail=self.circuit.nets[0],
             box=BOX,

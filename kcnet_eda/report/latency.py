@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kcnet_eda.export.render import render
 from kcnet_eda.report import figures
-from kcnet_eda.study.latency_record import NOT_RUN
+from kcnet_eda.study.latency_record import BOUND_BY, NOT_RUN
 
 #: The templates of the whole page, and of its body as a section of a combined page.
 PAGE, BODY = "report/latency.html.j2", "report/latency_body.html.j2"
@@ -47,6 +47,7 @@ def latency_html(record: Record, arrays: dict[str, NDArray[Any]], template: str 
         s=record["summary"],
         sections=sections,
         not_run=NOT_RUN,
+        bound_by=BOUND_BY,
         plotly_js=figures.plotly_js(),
         plots=plots,
     )
@@ -56,13 +57,18 @@ def _size(section: Record) -> list[str]:
     rows = [row for row in section["rows"] if row["family"] == "grid" and row["current_peak"] is not None]
     quantities = {
         "T, ps": ("t_total_s", _PS),
-        "simulation, s": ("wall_s", 1.0),
         "total current, A": ("current_peak", 1.0),
         "charge, nC": ("charge", 1e9),
         "heat, nJ": ("energy_heat", 1e9),
     }
-    edges = [row["edges"] for row in rows]
-    series = {text: (edges, [row[name] * factor for row in rows]) for text, (name, factor) in quantities.items()}
+    once = list({row["edges"]: row for row in rows}.values())
+    series = {
+        text: ([row["edges"] for row in once], [row[name] * factor for row in once])
+        for text, (name, factor) in quantities.items()
+    }
+    for simulator in dict.fromkeys(row["simulator"] for row in rows):
+        own = [row for row in rows if row["simulator"] == simulator]
+        series[f"simulation, {simulator}, s"] = ([row["edges"] for row in own], [row["wall_s"] for row in own])
     return [figures.lines("size", series, ("trained edges", "as the legend says"), (True, True))]
 
 
@@ -101,23 +107,43 @@ def _inference(section: Record, arrays: dict[str, NDArray[Any]]) -> list[str]:
 
 
 def _physical(section: Record) -> list[str]:
-    points = [p for p in section["points"] if p["built"] and p["passed"]]
+    points = [p for p in section["points"] if p["passed"]]
     if not points:
         return []
-    knee = section["knee"]
     shares, errors, energies = {}, {}, {}
-    for factor in dict.fromkeys(p["current_factor"] for p in points):
-        own = [p for p in points if p["current_factor"] == factor]
+    for at in dict.fromkeys((p["kit"], p["current_factor"]) for p in points):
+        own = [p for p in points if (p["kit"], p["current_factor"]) == at]
+        several = len({p["current_factor"] for p in points if p["kit"] == at[0]}) > 1
+        name = f"{own[0]['pdk']}{f', {at[1]:g} I_u' if several else ''}"
         t = [1e9 * p["t_total_s"] for p in own]
-        of = "" if len({p["current_factor"] for p in points}) == 1 else f", {factor:g} I_u"
-        shares[f"accuracy{of}"] = (t, [100 * p["accuracy"]["value"] for p in own])
-        shares[f"labels as software{of}"] = (t, [100 * p["agreement"]["value"] for p in own])
-        errors[f"largest node error{of}"] = (t, [p["error_max"] for p in own])
-        errors[f"rms node error{of}"] = (t, [p["error_rms"] for p in own])
-        energies[f"energy{of}"] = (t, [1e9 * p["energy_j"] for p in own])
-    mark = {} if knee is None else {"knee": 1e9 * knee["t_total_s"]}
-    return [
-        figures.lines("knee", shares, ("T, ns", "%"), (True, False), upright=mark),
-        figures.lines("error", errors, ("T, ns", "V_u"), (True, True)),
+        shares[f"{name}: accuracy"] = (t, [100 * p["accuracy"]["value"] for p in own])
+        shares[f"{name}: labels as software"] = (t, [100 * p["agreement"]["value"] for p in own])
+        errors[f"{name}: median of the largest"] = (t, [p["error_median"] for p in own])
+        errors[f"{name}: rms"] = (t, [p["error_rms"] for p in own])
+        energies[name] = (t, [1e9 * p["energy_j"] for p in own])
+    plots = [
+        figures.lines("knee", shares, ("T, ns", "%"), (True, False)),
+        figures.lines("error", errors, ("T, ns", "node error, V_u"), (True, True)),
         figures.lines("energy", energies, ("T, ns", "energy of an inference, nJ"), (True, True)),
     ]
+    noise = _by_kit(section["noise"], lambda row: row["accuracy"] is not None)
+    if noise:
+        curves = {name: ([r["c"] for r in own], [100 * r["accuracy"]["value"] for r in own]) for name, own in noise}
+        plots.append(figures.lines("noise", curves, ("C, F", "accuracy with noise, % (engine)"), (True, False)))
+    supply = _by_kit(section["supply"], lambda row: row["passed"] > 0)
+    if supply:
+        drops = {name: ([r["drop_v"] for r in own], [r["error_median"] for r in own]) for name, own in supply}
+        plots.append(
+            figures.lines("supply", drops, ("lost in the supply's wiring, V", "median of the largest error, V_u"))
+        )
+    return plots
+
+
+def _by_kit(rows: list[Record], shown: Callable[[Record], bool]) -> list[tuple[str, list[Record]]]:
+    """The rows to be shown of each kit, with its name."""
+    found = []
+    for kit in dict.fromkeys(row["kit"] for row in rows):
+        own = [row for row in rows if row["kit"] == kit and shown(row)]
+        if own:
+            found.append((own[0]["pdk"], own))
+    return found

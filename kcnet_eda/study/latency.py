@@ -38,7 +38,12 @@ TABLES = {
     "size": (("size.csv", "rows"), ("size_laws.csv", "laws")),
     "decision": (("decision.csv", "samples"), ("early_exit.csv", "early_exit"), ("tolerances.csv", "tolerances")),
     "inference": (("inference.csv", "steps"), ("inference_samples.csv", "samples"), ("noise.csv", "noise")),
-    "physical": (("physical.csv", "points"),),
+    "physical": (
+        ("physical.csv", "points"),
+        ("physical_limits.csv", "limits"),
+        ("physical_noise.csv", "noise"),
+        ("physical_supply.csv", "supply"),
+    ),
 }
 
 

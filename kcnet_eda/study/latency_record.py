@@ -10,9 +10,17 @@ from kcnet_eda import __version__
 from kcnet_eda.dynamics.reference import method
 from kcnet_eda.study.latency_bench import LatencyBench, Row
 from kcnet_eda.study.latency_size import MEASURED
+from kcnet_eda.units import format_si
 
 #: What tells the record of a latency study from other runs'.
 STUDY = "latency"
+#: What a limit of the physical section is, for people.
+BOUND_BY = {
+    "waveform": "node errors pass what was asked",
+    "labels": "labels begin to change",
+    "pins": "pins have all of C",
+    "noise": "noise costs accuracy",
+}
 SECTIONS = ("scaling", "size", "decision", "inference", "physical")
 NOT_RUN = "not run"
 
@@ -70,8 +78,7 @@ def _verdicts(sections: Mapping[str, Row]) -> list[Row]:
         return {"claim": claim, "section": name, "holds": holds if ran else None, "found": found if ran else NOT_RUN}
 
     worst = scaling.get("largest_from_first")
-    exponents = {law["of"]: law["exponent"] for law in size.get("laws", []) if law["of"] in MEASURED}
-    knee = mos.get("knee")
+    exponents = {law["of"]: law["exponent"] for law in size.get("laws", []) if law["of"] in MEASURED and law["stated"]}
     return [
         verdict(
             "v(T) does not depend on the scale, from (1 F, 1 s) down",
@@ -86,7 +93,7 @@ def _verdicts(sections: Mapping[str, Row]) -> list[Row]:
             "size",
             size.get("t_constant"),
             "; ".join(f"{name} grows as edges^{value:.2f}" for name, value in exponents.items())
-            or "no law: too few sizes",
+            or "no law: too few sizes, or too far apart",
         ),
         verdict(
             "T is all the time that an inference takes",
@@ -101,9 +108,17 @@ def _verdicts(sections: Mapping[str, Row]) -> list[Row]:
             mos,
             "physical",
             None,
-            "transistors miss at the slowest T tried"
-            if knee is None
-            else f"in {mos['pdk']} down to T = {knee['t_total_s']:.3g} s"
-            + ("" if knee["bracketed"] else "; nothing faster was tried or could be built"),
+            "; ".join(_binding(kit) for kit in mos.get("kits", [])),
         ),
     ]
+
+
+def _binding(kit: Row) -> str:
+    """What ends the speed in a kit, in words."""
+    knee = kit["knee"]
+    if knee is None:
+        return f"in {kit['pdk']} the slowest T tried misses"
+    by = BOUND_BY[knee["by"]]
+    over = f", {knee['over_next']:.3g} times the next limit" if knee["over_next"] is not None else ""
+    found = f"in {kit['pdk']} down to T = {format_si(knee['t_total_s'], 's', 3)}"
+    return f"{found}, where {by}{over}" if knee["bracketed"] else f"{found}; nothing faster was tried"

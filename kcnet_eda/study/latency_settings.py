@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from kcnet_eda.config import Settings
 from kcnet_eda.physical.pdk import Number, Positive
@@ -28,14 +29,19 @@ class Scaling(Settings):
 
 class Size(Settings):
     """Networks of rising size on image grids, and named networks beside them. The simulator is ngspice up to
-    ``vacask_above`` edges, VACASK up to ``engine_above``, and the fast engine, which is no circuit, beyond."""
+    ``vacask_above`` edges, VACASK up to ``engine_above``, and the fast engine, which is no circuit, beyond. Grids up to
+    ``ngspice_up_to`` edges are run in ngspice too."""
 
     edges: Annotated[tuple[_Count, ...], Field(description="about how many edges the grids have")] = (300, 1000, 3000)
     networks: Annotated[
         tuple[str, ...], Field(description="further networks: *.kcnet, shipped, or published/NAME")
     ] = ()
     vacask_above: Annotated[int, Field(ge=0, description="edges beyond which VACASK runs")] = 30_000
+    ngspice_up_to: Annotated[
+        int | None, Field(ge=0, description="edges up to which grids run in ngspice too; vacask_above if not given")
+    ] = None
     engine_above: Annotated[int, Field(ge=0, description="edges beyond which only the engine runs")] = 300_000
+    repeats: Annotated[_Count, Field(description="runs of each, of which the fastest is the simulation time")] = 1
     timeout_s: Annotated[Positive, Field(description="seconds that one run of a simulator may take")] = 600.0
 
 
@@ -83,7 +89,8 @@ class Inference(Settings):
 
 
 class Physical(Settings):
-    """The network in transistors of a process, from slow to fast."""
+    """The network in transistors of a process, from slow to fast; noise against C in the engine, and what a resistance
+    of the supply's wiring costs at the slowest T."""
 
     network: Annotated[str, Field(description="network for MOS cells")] = "digits_mos"
     pdk: Annotated[str, Field(description="a shipped process kit or a YAML file")] = "generic180"
@@ -98,9 +105,33 @@ class Physical(Settings):
     )
     currents: Annotated[tuple[Positive, ...], Field(min_length=1, description="of the kit's unit current")] = (1.0,)
     agreement: Annotated[_Share, Field(description="labels as in software that the knee asks for")] = 0.95
-    accuracy_loss: Annotated[_Share, Field(description="accuracy below the software's that the knee allows")] = 0.01
-    noise_draws: Annotated[_Count, Field(description="draws of kT/C noise, each of all samples of the engine")] = 10
+    accuracy_loss: Annotated[_Share, Field(description="accuracy below the software's that a limit allows")] = 0.01
+    # What random networks are held to in docs/mos.md.
+    node_error: Annotated[
+        Positive, Field(description="largest node error over the run, median over samples, that the knee allows, V_u")
+    ] = 0.12
+    drops: Annotated[
+        tuple[_Share, ...], Field(description="shares of the supply that its wiring takes at the slowest T, tried")
+    ] = (0.1, 0.2, 0.3)
+    capacitances: Annotated[tuple[Positive, ...], Field(description="node capacitances whose noise is tried, F")] = (
+        1e-12,
+        1e-13,
+        1e-14,
+        1e-15,
+        1e-16,
+        1e-17,
+        1e-18,
+    )
+    excess: Annotated[float, Field(ge=0, description="γ of the edges' white noise; 0: kT/C alone")] = 2.0
+    mirrors: Annotated[float, Field(ge=0, description="mirror transistors that an edge's current passes")] = 4.0
+    noise_draws: Annotated[_Count, Field(description="draws of the noise, each of all samples of the engine")] = 10
+    noise_steps: Annotated[int, Field(ge=5, le=10_000, description="steps of the engine with noise")] = 60
     timeout_s: Annotated[Positive, Field(description="seconds that one run of a sample may take")] = 600.0
+
+
+def _as_list(found: Any) -> Any:
+    """A single block is a list of one."""
+    return [found] if isinstance(found, Mapping) else found
 
 
 class LatencyStudy(Settings):
@@ -120,4 +151,8 @@ class LatencyStudy(Settings):
     size: Annotated[Size | None, Field(description="time, current and charge against size")] = None
     decision: Annotated[Decision | None, Field(description="when the answer stands")] = None
     inference: Annotated[Inference | None, Field(description="write, evolve, sample, compare")] = None
-    physical: Annotated[Physical | None, Field(description="transistors of a process against T")] = None
+    physical: Annotated[
+        tuple[Physical, ...] | None,
+        BeforeValidator(_as_list),
+        Field(min_length=1, description="transistors of a process against T: a block, or a list of one for each kit"),
+    ] = None

@@ -47,8 +47,9 @@ class MosDeck:
     window: Window
 
 
-def mos_deck(rig: Rig, mos: MosCircuit, settings: SolverSettings, x0: Floats) -> MosDeck:
-    """A run of a one-phase network from ``x0`` [nodes] in model units, at the condition of ``rig``."""
+def mos_deck(rig: Rig, mos: MosCircuit, settings: SolverSettings, x0: Floats, supply_ohms: float = 0.0) -> MosDeck:
+    """A run of a one-phase network from ``x0`` [nodes] in model units, at the condition of ``rig``, its supply behind
+    ``supply_ohms``."""
     circuit = mos.circuit
     window = stage_window(circuit, circuit.stages[0], settings, mos.write_time)
     text = render_testbench(
@@ -61,7 +62,7 @@ def mos_deck(rig: Rig, mos: MosCircuit, settings: SolverSettings, x0: Floats) ->
         osdi=[],
         header=rig.header(),
     )
-    return MosDeck(circuit, mos.netlist(rig.supply), text, window)
+    return MosDeck(circuit, mos.netlist(rig.supply, supply_ohms), text, window)
 
 
 def run_in_transistors(rig: Rig, run: MosDeck, timeout_s: float = 600.0, folder: Path | None = None) -> MosRun:
