@@ -132,7 +132,11 @@ def main() -> None:
         print(f"failing: {fault}: {count} of {sum(f == fault for f in faults.values())} {status}, {attempts} attempts")
     wrong = sum(row["status"] != "passed" for key, row in found.items() if key not in faults)
     counted = [row for key, row in found.items() if key in faults and (row["correct"] or row["label"])]
-    check = json.loads((folder / "failing" / "report.json").read_text())["check"]
+    record = json.loads((folder / "failing" / "report.json").read_text())
+    check, told = record["check"], {row["kind"]: row["runs"] for row in record["failures"]}
+    print(f"failing: kinds in the report {told}, each on the page: ", end="")
+    page = (folder / "failing" / "report.html").read_text()
+    print(all(f"<td>{row['kind']} ({row['status']})</td>" in page for row in record["failures"]))
     print(f"failing: exit {code}, {len(found)} rows, {check['ended']}, others that failed {wrong}, with a label")
     print(
         f"  {len(counted)}, agreement {check['agree']} of {check['cases']}, {time.monotonic() - begun:.0f} s",

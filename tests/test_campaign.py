@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import os
 import random
@@ -166,6 +167,24 @@ def test_injected_failures_are_all_found_named_and_counted(
         "hang": "ran past its limit",
     }.items():
         assert words in said[fault]
+    kinds = {
+        "hang": "hang",
+        "crash": "crash",
+        "silent": "no result",
+        "truncate": "truncated",
+        "short": "ended early",
+        "nan": "not finite",
+        "lie_start": "lies from the start",
+        "lie_end": "lies at the end",
+    }
+    page = (out / "report.html").read_text()
+    lines = (out / "runs.csv").read_text().splitlines()
+    assert {row["kind"]: row["runs"] for row in record["failures"]} == dict.fromkeys(kinds.values(), 1)
+    for row in record["failures"]:
+        assert kinds[str(faults[row["key"]])] == row["kind"] and row["message"] == said[faults[row["key"]]]
+        assert row["key"] in lines[row["line"] - 1] and list((out / row["folder"]).glob("attempt0/die.sp"))
+        assert f"<td>{row['kind']} ({row['status']})</td>" in page and f"<td>{row['folder']}</td>" in page
+        assert row["message"] in html.unescape(page)
     failed = sum(fault is not None for fault in faults.values())
     check = record["check"]
     assert (check["cases"], check["failed"], check["agree"]) == (CASES, failed, CASES - failed)

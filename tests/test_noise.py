@@ -22,6 +22,7 @@ from kcnet_eda.network.laws import RELU
 from kcnet_eda.network.store import load_network, network_path, save_network
 from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.mos_cell import cell_edges
+from kcnet_eda.physical.scaling import resolve
 from kcnet_eda.study.dies import Dies, network_cells
 from kcnet_eda.study.pvt_noise import count_right, smallest_c
 from kcnet_eda.study.pvt_record import add_checks
@@ -100,7 +101,7 @@ def test_counts_are_those_of_the_draw_and_fall_with_the_noise() -> None:
     x0 = network.initial_state(np.random.default_rng(3).uniform(0, 1, (60, network.inputs.size)))
     v = dies.evolve(dies.nominal(0), x0, 60, 1)[0]
     y = v[network.readout].argmax(axis=0)
-    shared = Shared(PvtStudy(network="digits_mos", pdk="generic180"), dies, x0, y)
+    shared = Shared(PvtStudy(network="digits_mos", pdk="generic180"), dies, (), resolve(), x0, y, y)
     assert count_right(dies, shared, 60, None) == 60
 
     def right(sigma: float, draw: int) -> int:
@@ -121,9 +122,9 @@ def test_the_smallest_c_is_the_last_before_the_first_that_falls_short() -> None:
 
 def test_the_smallest_c_is_withheld_where_the_engine_is_not_believed() -> None:
     for kept, wanted in ((True, {"noise": 1e-12}), (False, None)):
-        record: dict[str, Any] = {"summary": {}, "noise": {"smallest": {"noise": 1e-12}}}
+        record: dict[str, Any] = {"summary": {}, "limits": [{"kept": True}], "noise": {"smallest": {"noise": 1e-12}}}
         add_checks(record, {"kept": kept}, None)
-        assert record["noise"]["smallest"] == wanted
+        assert record["noise"]["smallest"] == wanted and record["limits"] == [{"kept": kept}]
 
 
 def test_a_study_reports_noise_and_repeats_to_the_byte(tmp_path: Path) -> None:

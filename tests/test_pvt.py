@@ -9,6 +9,7 @@ import re
 import signal
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,12 @@ from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.files import resource_dir
 from kcnet_eda.network.laws import RELU
 from kcnet_eda.network.store import load_network, network_path, save_network
-from kcnet_eda.physical.condition import Condition
 from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.mos_cell import cell_edges
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.progress import NoProgress
 from kcnet_eda.study import dies, pvt, pvt_repeat
-from kcnet_eda.study.conditions import inert_axes
+from kcnet_eda.study.conditions import Point, inert_axes
 from kcnet_eda.study.rig import Bench
 from kcnet_eda.study.sizing import size_cells
 from kcnet_eda.study.spread import kit_spread
@@ -206,11 +206,16 @@ def test_a_kit_without_statistics_is_told(study: Path, tmp_path: Path) -> None:
 
 
 def test_an_axis_that_changes_nothing_is_inert() -> None:
-    # a fit's error or a lag's span may differ by rounding where nothing changes; the edges themselves count
-    hot, cold = (EdgeModel((0.5,), (gain,), (0.0, 0.0, 0.0)) for gain in (0.9, 1.1))
-    conditions = [Condition("tt", "typ", v, t) for v in (3.0, 3.3) for t in (27.0, 125.0)]
-    assert inert_axes(conditions, [cold, hot, cold, hot]) == ["supply"]
-    assert inert_axes(conditions, [cold, hot, cold, cold]) == []
+    # points × dies; a margin differs by rounding where nothing changes, and tells of what no count does
+    axes = {"supply": (3.0, 3.3), "temperature": (27.0, 125.0), "write_error": (0.0, 1e-3), "jitter": (0.0, 1e-9)}
+    points = [Point("tt", "typ", *of) for of in product(*axes.values())]
+    die = np.array([0.3, 0.4])
+    for axis, values in axes.items():
+        moved = np.array([[getattr(point, axis) == values[1]] for point in points])
+        others = sorted(set(axes) - {axis}, key=list(axes).index)
+        for counts, margins in ((90 - moved - 0 * die, 1e-7 * moved + 0.5 + die), (90 + 0 * moved * die, moved + die)):
+            assert inert_axes(points, counts[None], margins) == others
+    assert inert_axes(points, np.ones((1, 16, 2)), np.full((16, 2), -np.inf)) == [*axes, "dies"]
 
 
 def test_a_missed_limit_is_exit_code_2(study: Path, tmp_path: Path) -> None:

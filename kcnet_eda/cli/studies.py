@@ -10,6 +10,7 @@ from rich.table import Table
 
 from kcnet_eda.cli.common import ERR, OUT, Jobs, tell_report
 from kcnet_eda.cli.progress import RichProgress
+from kcnet_eda.units import format_si
 
 study = typer.Typer(help="Studies of many runs, from a YAML file each.", no_args_is_help=True)
 
@@ -177,6 +178,10 @@ def _tell_pvt(record: dict[str, Any], out: Path) -> None:
     )
     for limit in record["limits"]:
         verdict = "kept" if limit["kept"] else "MISSED"
-        OUT.print(f"{limit['of']}, {limit['kind']} {limit['limit']:g}: {limit['found']:.4f}: {verdict}")
+        asked, found = (
+            "not finite" if value is None else format_si(value, limit["unit"]) if limit["unit"] else f"{value:.4g}"
+            for value in (limit["limit"], limit["found"])
+        )
+        OUT.print(f"{limit['of']}, {limit['kind']} {asked}: {found}: {verdict}")
     if not s["kept"]:
         raise typer.Exit(2)

@@ -131,13 +131,52 @@ def evolve_dies(
     threads: int = 1,
     dtype: type[np.floating[Any]] = np.float32,
 ) -> Floats:
-    """Final states [dies, nodes, samples] of samples ``x0`` [samples, nodes], in model units. ``ends`` are the source
-    and the target of each edge [E]."""
-    start = np.ascontiguousarray(np.asarray(x0).T, dtype=dtype)
-    dies = len(edges.theta1)
-    v = np.repeat(start[None], dies, axis=0)
+    """Final states [dies, nodes, samples] of samples ``x0`` [samples, nodes], or [dies, samples, nodes] where each die
+    has its own, in model units. ``ends`` are the source and the target of each edge [E]."""
+    v = _begin(edges, x0, dtype)
     table = edge_table(edges, dtype)
     conductance, rule = dtype(edges.conductance), step_rule(duration / steps, edges.lag).astype(dtype)
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda die: _solve(*ends, table[die], conductance, rule, steps, v[die]), range(dies)))
+        list(pool.map(lambda die: _solve(*ends, table[die], conductance, rule, steps, v[die]), range(len(v))))
     return v
+
+
+def watch_dies(
+    ends: tuple[Ints, Ints],
+    edges: BuiltEdges,
+    x0: Floats,
+    duration: float,
+    nodes: NDArray[np.integer],
+    *,
+    steps: int,
+    beyond: int,
+    threads: int = 1,
+    dtype: type[np.floating[Any]] = np.float32,
+) -> tuple[Floats, Floats]:
+    """As :func:`evolve_dies`, bit for bit; and the voltages of ``nodes`` at the end of every step, from the start to
+    ``beyond`` steps after T: [dies, steps + beyond + 1, nodes, samples]."""
+    v = _begin(edges, x0, dtype)
+    table, at_t = edge_table(edges, dtype), np.empty_like(v)
+    conductance, rule = dtype(edges.conductance), step_rule(duration / steps, edges.lag).astype(dtype)
+    seen = np.empty((len(v), steps + beyond + 1, len(nodes), v.shape[2]), dtype)
+
+    def solve(die: int) -> None:
+        flow = np.empty_like(v[die])
+        settle(*ends, table[die], conductance, v[die], flow)
+        seen[die, 0] = v[die, nodes]
+        for step in range(1, steps + beyond + 1):
+            advance(*ends, table[die], conductance, rule, 1, v[die], flow)
+            seen[die, step] = v[die, nodes]
+            if step == steps:
+                at_t[die] = v[die]
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(solve, range(len(v))))
+    return at_t, seen
+
+
+def _begin(edges: BuiltEdges, x0: Floats, dtype: type[np.floating[Any]]) -> Floats:
+    """The initial states [dies, nodes, samples]."""
+    start = np.asarray(x0)
+    start = start if start.ndim == 3 else np.broadcast_to(start, (len(edges.theta1), *start.shape))
+    return np.array(start.transpose(0, 2, 1), dtype=dtype, order="C")

@@ -45,6 +45,7 @@ class EdgeModel:
     rising), the ends beyond them; ``shift`` are the plane's value at the origin and its slopes over θ1 and θ2.
 
     ``lag`` is the median of those measured, 0 where that is a lead; ``lag_span`` the least and the largest measured.
+    ``supply_current`` [A] is what a unit takes from the supply, mean over the box, ``bias_current`` what the bias does.
     ``error`` is of this law, ``plain_error`` of the best gain and shift alone, ``departure`` the largest distance of a
     measured current from the law as trained, over full scale.
     """
@@ -60,6 +61,8 @@ class EdgeModel:
     ratio: float = 1.0
     lag: float = 0.0
     lag_span: tuple[float, float] = (0.0, 0.0)
+    supply_current: float = 0.0
+    bias_current: float = 0.0
     error: FitError = FitError(0.0, 0.0)
     plain_error: FitError = FitError(0.0, 0.0)
     departure: float = 0.0

@@ -7,6 +7,7 @@ from typing import Any
 from kcnet_eda.report.runs import Run
 from kcnet_eda.study.simulate import RECORD
 from kcnet_eda.study.store import Status
+from kcnet_eda.units import format_si
 
 Row = dict[str, Any]
 
@@ -74,7 +75,7 @@ def verdicts(run: Run) -> list[Row]:
         add("ngspice as VACASK", look_up(r, "both.kept"), "difference of the two simulators", "both.kept")
     elif run.kind == "pvt":
         for i, limit in enumerate(look_up(r, "limits") or []):
-            text = f"{100 * limit['found']:.2f} %, limit {100 * limit['limit']:g} %"
+            text = _of_limit(limit)
             add(f"{limit['of']}, {limit['kind']}", limit["kept"], text, f"limits[{i}]")
         for name in ("check", "check_mos"):
             check = look_up(r, name)
@@ -89,6 +90,16 @@ def verdicts(run: Run) -> list[Row]:
         text = "no run passed" if worst is None else f"{worst:.1e}, limit {asked:g}"
         add("error of gradients", look_up(r, "summary.kept"), text, "summary.kept")
     return found
+
+
+def _of_limit(limit: Row) -> str:
+    """What was found and what was asked: a share in %, or an SI value."""
+    unit = limit.get("unit")
+    if limit["found"] is None:
+        return "not finite"
+    if unit:
+        return f"{format_si(limit['found'], unit)}, limit {format_si(limit['limit'], unit)}"
+    return f"{100 * limit['found']:.2f} %, limit {100 * limit['limit']:g} %"
 
 
 def failures(run: Run) -> list[str]:

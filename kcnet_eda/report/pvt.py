@@ -8,6 +8,7 @@ import numpy as np
 
 from kcnet_eda.export.render import render
 from kcnet_eda.report import figures
+from kcnet_eda.units import format_si
 
 #: The templates of the whole page, and of its body as a section of a combined page.
 PAGE, BODY = "report/pvt.html.j2", "report/pvt_body.html.j2"
@@ -19,16 +20,28 @@ def pvt_html(record: dict[str, Any], right: figures.Counts, template: str = PAGE
     ``right`` [conditions, dies] are right samples of each die.
     """
     rows, s = record["conditions"], record["summary"]
-    corners = list(dict.fromkeys(f"{row['corner']}/{row['resistor']}" for row in rows))
-    columns = list(dict.fromkeys(f"{row['supply']:g} V, {row['temperature']:g} °C" for row in rows))
-    mean = np.array([row["accuracy"] for row in rows]).reshape(len(corners), len(columns))
+    places = [(f"{row['corner']}/{row['resistor']}", _column(row)) for row in rows]
+    corners, columns = (list(dict.fromkeys(of)) for of in zip(*places, strict=True))
+    mean = np.full((len(corners), len(columns)), np.nan)  # a grid of one axis at a time leaves gaps
+    for (corner, column), row in zip(places, rows, strict=True):
+        mean[corners.index(corner), columns.index(column)] = row["accuracy"]
     of_dies = right / s["samples"]
     worst = of_dies[s["worst_index"]]
     return render(
         template,
         r=record,
         s=s,
+        si=lambda value, unit: f"{100 * value:.2f} %" if unit == "" else format_si(value, unit),
         plotly_js=figures.plotly_js(),
         heat=figures.heat_map(corners, columns, 100 * mean),
         curve=figures.yield_curve({s["worst"]: worst, "every condition": of_dies.min(axis=0)}),
     )
+
+
+def _column(row: dict[str, Any]) -> str:
+    """What a row's point is but for its corners; records from before there were errors of writing and reading have
+    none."""
+    words = [f"{row['supply']:g} V, {row['temperature']:g} °C"]
+    for name, unit in (("write_error", "V"), ("jitter", "s")):
+        words += [f"{name.replace('_', ' ')} {format_si(row[name], unit)}"] if row.get(name) else []
+    return ", ".join(words)

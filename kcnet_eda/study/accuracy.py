@@ -32,11 +32,21 @@ def decision_time(time: NDArray[np.float64], readout: NDArray[np.float64]) -> fl
 
     Between the last point with another leader and the next, the crossing is interpolated linearly.
     """
-    leader = np.argmax(readout, axis=1)
-    others = np.flatnonzero(leader != leader[-1])
-    if others.size == 0:
-        return float(time[0])
-    before = int(others[-1])
-    gap = readout[before : before + 2, leader[-1]] - readout[before : before + 2, leader[before]]
-    share = 1.0 if gap[1] == gap[0] else min(1.0, max(0.0, float(-gap[0] / (gap[1] - gap[0]))))
-    return float(time[before] + share * (time[before + 1] - time[before]))
+    return float(decision_times(time, readout[:, :, None])[0])
+
+
+def decision_times(time: NDArray[np.float64], readout: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """:func:`decision_time` of each sample of ``readout`` [points, outputs, samples], [samples]. What is not finite
+    has no leader."""
+    leader = np.where(np.isfinite(readout).all(axis=1), readout.argmax(axis=1), -1)
+    other = leader != leader[-1]
+    sample = np.flatnonzero(other.any(axis=0))
+    found = np.full(leader.shape[1], float(time[0]))
+    before = len(time) - 1 - other[::-1, sample].argmax(axis=0)
+    first, then = leader[-1, sample], leader[before, sample]
+    gap = [(readout[at, first, sample] - readout[at, then, sample]).astype(np.float64) for at in (before, before + 1)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = -gap[0] / (gap[1] - gap[0])
+    share = np.where(np.isfinite(share), np.clip(share, 0.0, 1.0), 1.0)
+    found[sample] = time[before] + share * (time[before + 1] - time[before])
+    return found

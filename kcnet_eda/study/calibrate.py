@@ -130,6 +130,26 @@ def pin_currents(rig: Rig, known: Calibration, copies: int = 1, *, fine: bool = 
     return MeasuredCells(theta[:, 0], theta[:, 1], units, mean + x / 2, mean - x / 2, weight, found.source, found.sink)
 
 
+def supply_currents(rig: Rig, known: Calibration) -> tuple[float, float]:
+    """What a unit of calibrated cells takes from the supply where ``rig`` says, mean over the box, and what the bias
+    takes [A]: the slope and the rest of the straight line through one cell alone and all of them. Not cached.
+
+    Raises
+    ------
+    ToolFailedError, NotConvergedError, RunTimeoutError
+        The simulator gave no result; the message names its log.
+    """
+    _, _, weight = box_points(*_POINTS)
+    points = []
+    for rows in (np.arange(1), np.arange(min(len(known.theta), _LARGEST_DECK))):
+        sizes = known.sizes.rows(rows)
+        found = _measure(rig, sizes, known.theta[rows], _POINTS, capacitance=False)
+        points.append((float(known.kind.units(sizes).sum()), float((found.supply * weight).sum())))
+    (few, low), (many, high) = points
+    a_unit = (high - low) / (many - few)
+    return a_unit, low - few * a_unit
+
+
 def _closed_loop(rig: Rig, kind: CellKind, theta: Floats, progress: Progress) -> Calibration:
     """Broyden's method on each cell by itself: what sizes are asked for by the cell's ideal law against what is
     fitted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatchcase
 from itertools import product
 from typing import Any
@@ -16,12 +16,12 @@ from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.files import cache_dir, sha256_bytes, write_atomic
 from kcnet_eda.physical.calibration import Calibration, pack
 from kcnet_eda.physical.condition import Condition
-from kcnet_eda.physical.edge_model import ADDED, EdgeModel, FitError, MeasuredCells, fit_model
+from kcnet_eda.physical.edge_model import EdgeModel, FitError, MeasuredCells, fit_model
 from kcnet_eda.physical.mismatch import UnitSpread
 from kcnet_eda.physical.pdk import Pdk
 from kcnet_eda.physical.size_classes import model_classes
 from kcnet_eda.progress import Progress
-from kcnet_eda.study.calibrate import calibrate, pin_currents
+from kcnet_eda.study.calibrate import calibrate, pin_currents, supply_currents
 from kcnet_eda.study.characterize import cell_lag
 from kcnet_eda.study.pvt_settings import PvtStudy
 from kcnet_eda.study.rig import Bench, Rig
@@ -29,16 +29,51 @@ from kcnet_eda.study.sizing import size_cells
 from kcnet_eda.study.spread import study_spread
 from kcnet_eda.tools.pdk import prepare
 from kcnet_eda.tools.simulators import NGSPICE
+from kcnet_eda.units import format_si
 
 Floats = NDArray[np.float64]
 
-_VERSION = 2  # of what is kept in the cache
-#: Axes of the grid, as :class:`Condition` names them.
-AXES = ("corner", "resistor", "supply", "temperature")
+_VERSION = 3  # of what is kept in the cache
+_SAME = 1e-6  # of the largest margin: what single precision does not tell apart
 
 
-def grid(study: PvtStudy, kit: Pdk, corners: Sequence[str] = ()) -> list[Condition]:
-    """The full grid of ``study``; of its corners those that match ``corners`` (globs), if any are given.
+@dataclass(frozen=True, order=True)
+class Point(Condition):
+    """A condition, and σ of each voltage that is written [V] and of the time of reading [s] there."""
+
+    write_error: float = 0.0
+    jitter: float = 0.0
+
+    @property
+    def condition(self) -> Condition:
+        """The condition alone."""
+        return Condition(self.corner, self.resistor, self.supply, self.temperature)
+
+    @property
+    def name(self) -> str:
+        """How tables call it; errors that are 0 are not told."""
+        errors = (("write error", self.write_error, "V"), ("jitter", self.jitter, "s"))
+        return ", ".join([self.condition.name, *(f"{what} {format_si(v, of)}" for what, v, of in errors if v)])
+
+
+#: Axes of the grid.
+AXES = tuple(f.name for f in fields(Point))
+
+
+def grid(
+    study: PvtStudy,
+    kit: Pdk,
+    corners: Sequence[str] = (),
+    *,
+    at_nominal: bool = False,
+    full_scale: float = 1.0,
+    duration: float = 1.0,
+) -> list[Point]:
+    """The grid of ``study``; of its corners those that match ``corners`` (globs), if any are given. ``at_nominal``:
+    only the kit's own condition, with all errors of writing and reading. Shares of these are of ``full_scale`` [V_u]
+    and ``duration`` [T_u].
+
+    A grid of one axis at a time is about the nominal condition without errors, which comes first.
 
     Raises
     ------
@@ -53,9 +88,20 @@ def grid(study: PvtStudy, kit: Pdk, corners: Sequence[str] = ()) -> list[Conditi
     if problems:
         there = f"transistors have {', '.join(kit.corners)}, resistors {', '.join(kit.resistor_corners)}"
         raise InvalidInputError(str(kit.file), problems, f"The {there}.")
-    supplies = dict.fromkeys(study.volts(kit.operating.supply))
-    temperatures = dict.fromkeys(study.temperatures or (kit.operating.nominal_temperature,))
-    return [Condition(*of) for of in product(chosen, resistors, supplies, temperatures)]
+    home = Point(**asdict(nominal(kit)))
+    axes: dict[str, Sequence[Any]] = {
+        "corner": chosen,
+        "resistor": resistors,
+        "supply": study.volts(kit.operating.supply),
+        "temperature": study.temperatures or (home.temperature,),
+    }
+    if at_nominal:
+        axes = {name: (getattr(home, name),) for name in axes}
+    axes["write_error"] = study.write_errors(full_scale * kit.operating.v0)
+    axes["jitter"] = study.jitters(duration * study.t_unit)
+    if study.grid == "full":
+        return list(dict.fromkeys(Point(*of) for of in product(*axes.values())))
+    return list(dict.fromkeys([home, *(replace(home, **{name: v}) for name, of in axes.items() for v in of)]))
 
 
 def nominal(kit: Pdk) -> Condition:
@@ -92,12 +138,13 @@ def measured(study: PvtStudy, kit: Pdk, conditions: Sequence[Condition], progres
         raise InvalidInputError(str(kit.file), ["has no key 'mismatch'"], "State the study's mismatch in σ, or null.")
     rig = size_cells(Bench(kit, prepare(kit, study.models)))
     home = calibrate(rig, *model_classes(rig.design), progress)
-    models = []
-    with progress.stage(f"cells at {len(conditions)} conditions", len(conditions)) as advance:
-        for condition in conditions:
-            models.append(_model(rig, home, condition))
+    of_points = [c.condition if isinstance(c, Point) else c for c in conditions]
+    models = {}
+    with progress.stage(f"cells at {len(set(of_points))} conditions", len(set(of_points))) as advance:
+        for condition in dict.fromkeys(of_points):
+            models[condition] = _model(rig, home, condition)
             advance(1)
-    return Measured(rig, tuple(models), study_spread(study, rig, progress))
+    return Measured(rig, tuple(models[condition] for condition in of_points), study_spread(study, rig, progress))
 
 
 def at_condition(rig: Rig, at: Condition) -> Rig:
@@ -117,7 +164,9 @@ def _model(rig: Rig, home: Calibration, at: Condition) -> EdgeModel:
     key = sha256_bytes("\n".join([*words, repr(rig.design), NGSPICE.version()]).encode() + pack(home))[:24]
     path = cache_dir() / "mos" / f"condition-{key}.json"
     if not path.is_file():
-        write_atomic(path, json.dumps(asdict(fit_model(*cells_at(rig, home, at))), allow_nan=False))
+        a_unit, bias = supply_currents(there, home)
+        model = replace(fit_model(*cells_at(rig, home, at)), supply_current=a_unit, bias_current=bias)
+        write_atomic(path, json.dumps(asdict(model), allow_nan=False))
     plain: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else FitError(**v) if isinstance(v, dict) else v
         for name, v in json.loads(path.read_text()).items()
@@ -125,19 +174,24 @@ def _model(rig: Rig, home: Calibration, at: Condition) -> EdgeModel:
     return EdgeModel(**plain)
 
 
-def inert_axes(conditions: Sequence[Condition], models: Sequence[EdgeModel]) -> list[str]:
-    """The axes with several values of which none changes any edge's currents."""
+def inert_axes(points: Sequence[Point], counts: NDArray[Any], margins: Floats) -> list[str]:
+    """The axes with several values of which none changes an answer: not one of the ``counts`` [..., points, dies], nor
+    a die's margin [points, dies] by more than single precision tells. Dies are the last axis."""
+    largest = float(np.abs(margins).max(where=np.isfinite(margins), initial=0.0))
+
+    def alike(one: Any, other: Any) -> bool:
+        close = np.isclose(margins[one], margins[other], rtol=0.0, atol=_SAME * largest)
+        return bool((counts[..., *one] == counts[..., *other]).all() and close.all())
+
     found = []
     for axis in AXES:
-        groups: dict[tuple[object, ...], list[EdgeModel]] = {}
-        for condition, model in zip(conditions, models, strict=True):
-            rest = tuple(getattr(condition, name) for name in AXES if name != axis)
-            groups.setdefault(rest, []).append(model)
-        several = len({getattr(condition, axis) for condition in conditions}) > 1
-        if several and all(_alike(group[0], other) for group in groups.values() for other in group[1:]):
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for i, point in enumerate(points):
+            rest = tuple(getattr(point, name) for name in AXES if name != axis)
+            groups.setdefault(rest, []).append(i)
+        pairs = [(group[0], other) for group in groups.values() for other in group[1:]]
+        if pairs and all(alike((one, slice(None)), (other, slice(None))) for one, other in pairs):
             found.append(axis)
+    if margins.shape[1] > 1 and alike((slice(None), slice(1)), (slice(None), slice(None))):
+        found.append("dies")
     return found
-
-
-def _alike(one: EdgeModel, other: EdgeModel) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in ("gain", "shift", *ADDED))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.dynamics.die_engine import evolve_dies
+from kcnet_eda.dynamics.die_engine import evolve_dies, watch_dies
 from kcnet_eda.dynamics.edge_law import BuiltEdges
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.network.graph import Network
@@ -17,7 +17,8 @@ from kcnet_eda.physical.mismatch import UnitSpread
 from kcnet_eda.physical.mos_cell import cell_edges, first_sizes, range_problems
 
 Floats = NDArray[np.float64]
-_DIE = 0  # the first word of a die's key among what the seed draws
+# The first words of a die's keys among what the seed draws: its edges, what is written, when it is read.
+_DIE, _WRITTEN, _READ = 0, 3, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,17 @@ class Dies:
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(_DIE, die)))
         return rng.standard_normal((3, self.units.size)), rng.standard_normal(2)
 
+    def written(self, die: int, shape: tuple[int, ...]) -> Floats:
+        """Normal numbers of a die's errors of the written voltages, ``shape`` [..., nodes]; 0 for ground, which is
+        held. Of more samples the first are the same."""
+        z = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(_WRITTEN, die))).standard_normal(shape)
+        z[..., 0] = 0.0
+        return z
+
+    def read(self, die: int, samples: int) -> Floats:
+        """Normal numbers of a die's times of reading [samples]; of more samples the first are the same."""
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(_READ, die))).standard_normal(samples)
+
     def biased(self, condition: int, die: int) -> BuiltEdges:
         """The edges of one die with its bias's deviation, but without their own."""
         edges = self.nominal(condition)
@@ -89,6 +101,13 @@ class Dies:
         """Final states [dies, nodes, samples] by the fast engine, single precision."""
         duration = self.cells.network.phases[0].duration
         return evolve_dies(self.cells.ends, edges, x0, duration, steps=steps, threads=threads)
+
+    def watch(self, edges: BuiltEdges, x0: Floats, steps: int, beyond: int, threads: int) -> tuple[Floats, Floats]:
+        """As :meth:`evolve`; and the outputs at every step until ``beyond`` steps after T
+        [dies, points, outputs, samples]."""
+        network = self.cells.network
+        duration, nodes = network.phases[0].duration, network.readout
+        return watch_dies(self.cells.ends, edges, x0, duration, nodes, steps=steps, beyond=beyond, threads=threads)
 
 
 def network_cells(network: Network) -> Cells:

@@ -7,8 +7,10 @@ import io
 import json
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +19,36 @@ from numpy.typing import NDArray
 
 from kcnet_eda import __version__
 from kcnet_eda.config import load_settings
+from kcnet_eda.dynamics.engine import evolve
 from kcnet_eda.errors import InvalidInputError, ToolFailedError
 from kcnet_eda.files import hold_folder, sha256_bytes, sha256_file, write_atomic
-from kcnet_eda.network.data import DataSet, load_data
+from kcnet_eda.network.data import load_data
+from kcnet_eda.network.graph import labels
 from kcnet_eda.network.store import load_network, network_path
-from kcnet_eda.physical.condition import Condition
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.progress import NoProgress, Progress
-from kcnet_eda.study.campaign import Tally, run_campaign
-from kcnet_eda.study.conditions import grid, inert_axes, measured, nominal
+from kcnet_eda.study.campaign import Tally, Work, run_campaign
+from kcnet_eda.study.conditions import grid, measured, nominal
 from kcnet_eda.study.dies import Dies, network_cells
 from kcnet_eda.study.export_mos import calibrated_circuit, kit_scaling
+from kcnet_eda.study.failures import DIGITS, FOLDER, failures
 from kcnet_eda.study.farm import Farm, make_farm
 from kcnet_eda.study.ladder import ladder
 from kcnet_eda.study.pvt_mos import NOMINAL, draw_nominal, transistors
-from kcnet_eda.study.pvt_noise import noise_record
+from kcnet_eda.study.pvt_noise import NoiseRun, NoiseStudy, noise_on_worker, noise_record, run_noise
 from kcnet_eda.study.pvt_record import add_checks, calibration_text, make_record
 from kcnet_eda.study.pvt_repeat import Behavioral, Case, Level, draw_cases, judge
 from kcnet_eda.study.pvt_settings import PvtStudy
-from kcnet_eda.study.pvt_work import Block, Repeat, Shared, block_on_worker, case_on_worker, run_block
+from kcnet_eda.study.pvt_work import (
+    SOFTWARE_STEPS,
+    Block,
+    Outcome,
+    Repeat,
+    Shared,
+    block_on_worker,
+    case_on_worker,
+    run_block,
+)
 from kcnet_eda.study.runs_table import RUNS_CSV, RUNS_PARQUET, write_runs
 from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, REPORT, STORE, refuse_foreign, require_fit
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
@@ -44,8 +57,7 @@ from kcnet_eda.tools.simulators import NGSPICE
 TABLE, CALIBRATION = "conditions.csv", "calibration.json"
 BLOCK = 50  # dies of a row of the store
 _ENGINE = "die engine"
-_FAILED = "repeat"  # the folder for decks and logs of cases that failed
-_LEVELS = {"block": "engine", "behavioral": "behavioral", "mos": "mos"}
+_LEVELS = {"block": "engine", "noise": "engine", "behavioral": "behavioral", "mos": "mos"}
 
 
 def study_pvt(
@@ -86,55 +98,62 @@ def study_pvt(
     data = data.head(study.samples)
     if data.y is None:
         raise InvalidInputError(f"data {data.name}", ["has no labels to be right about"], "Use labelled data.")
-    conditions = [nominal(kit)] if at_nominal else grid(study, kit, corners)
+    x0, duration = cells.network.initial_state(data.x), cells.network.phases[0].duration
+    points = grid(study, kit, corners, at_nominal=at_nominal, full_scale=float(np.ptp(x0)), duration=duration)
     farm = make_farm(study.cluster, workers, scheduler, cluster)
     refuse_foreign(out)
     with hold_folder(out), open_store(out / STORE) as store:
         for stale in (REPORT, RECORD, OUTPUTS, TABLE, CALIBRATION, RUNS_CSV, RUNS_PARQUET):
             (out / stale).unlink(missing_ok=True)  # of an older run: it must not stand beside this one unfinished
-        found = measured(study, kit, conditions, progress)
+        found, home = measured(study, kit, points, progress), nominal(kit)
         dies = Dies(cells, found.models, cells.units(found.rig.design), found.spread, study.seed, study.t_unit)
-        shared = Shared(study, dies, cells.network.initial_state(data.x), data.y)
-        blocks = _plan(shared, sha256_file(source), data, conditions)
+        scaling = kit_scaling(kit, None, study.t_unit)
+        truth = evolve(cells.network, x0, steps=SOFTWARE_STEPS, dtype=np.float64, threads=1).v_end
+        shared = Shared(study, dies, points, scaling, x0, data.y, labels(cells.network, truth))
+        same = "\n".join([__version__, sha256_file(source), sha256_bytes(x0.tobytes() + data.y.tobytes())])
+        blocks = _plan(shared, same)
         rows = [
-            PlannedRun(key, b.dies.start, "block", conditions[b.condition].name, f"{b.dies.start}-{b.dies.stop - 1}")
+            PlannedRun(key, b.dies.start, "block", points[b.condition].name, f"{b.dies.start}-{b.dies.stop - 1}")
             for key, b in blocks.items()
         ]
+        noise, noise_runs = None, dict[str, NoiseRun]()
+        if study.noise is not None:
+            noise = NoiseStudy(shared, study.noise, kit, home, measured(study, kit, [home], progress).models[0])
+            noise_runs = {noise.key(run, same): run for run in noise.runs}
+            rows += [PlannedRun(key, 0, "noise", f"{home.name}, {r.name}", "nominal") for key, r in noise_runs.items()]
         store.forget_plan()
         store.plan_in_order(rows, _ENGINE, __version__, study.seed)
-        _run(shared, blocks, store, farm, progress)
-        right, lost = np.zeros((2, len(conditions), study.dies), dtype=np.int64)
+        whole = partial(run_block, shared, threads=farm.workers)  # a block's dies in threads, one block after the other
+        _run(blocks, shared, block_on_worker, lambda due: map(whole, due), store, farm, progress, "blocks of dies")
+        outcome = Outcome.zeros(len(points), study.dies)
         for key, block in blocks.items():
-            counts = store.result(key).v_end
-            assert counts is not None  # _run has put it there
-            columns = slice(block.dies.start, block.dies.stop)
-            right[block.condition, columns], lost[block.condition, columns] = counts.reshape(2, -1)
-        inert = inert_axes(conditions, found.models)
-        record = make_record(study, kit.name, conditions, dies, inert, right, lost, len(data))
+            outcome.put(block, _numbers(store, key))
+        record = make_record(shared, kit.name, outcome)
         worst = record["summary"]["worst_index"]
-        scaling = kit_scaling(kit, None, study.t_unit)
-        arrays = {"right": right, "not_finite": lost}
-        cases = draw_cases(study.repeat, study.seed, worst, len(conditions), study.dies, len(data))
-        results = _repeat(shared, Behavioral(dies, conditions, scaling), cases, store, out, farm, progress)
+        right, lost, agree = outcome.arrays[:3].astype(np.int64)
+        arrays = {"right": right, "not_finite": lost, "agree": agree, "margin": outcome.margin}
+        cases = draw_cases(study.repeat, study.seed, worst, len(points), study.dies, len(data))
+        results = _repeat(shared, Behavioral(dies, points, scaling), cases, store, out, farm, progress)
         arrays |= _of_cases("case", cases, results, cells.network.max_nodes)
         check, check_mos = results.check, None
         if study.repeat_mos:
-            level = transistors(dies, conditions, found.rig, study.models, scaling, progress)
-            cases = draw_nominal(study.repeat_mos, study.seed, worst, len(conditions), len(data))
+            level = transistors(dies, points, found.rig, study.models, scaling, progress)
+            cases = draw_nominal(study.repeat_mos, study.seed, worst, len(points), len(data))
             results = _repeat(shared, level, cases, store, out, farm, progress)
             arrays |= _of_cases("case_mos", cases, results, cells.network.max_nodes)
             check_mos = results.check
-        noise = None
-        if study.noise is not None:
-            home = nominal(kit)
+        record["noise"] = None
+        if noise is not None:
             mos = calibrated_circuit(cells.network, found.rig, scaling, progress)
-            model = measured(study, kit, [home], progress).models[0]
-            noise = noise_record(shared, study.noise, kit, home, model, mos, farm.workers if farm.local else 1)
+            with ThreadPoolExecutor(farm.workers) as pool:
+                here = partial(pool.map, partial(run_noise, noise))
+                _run(noise_runs, noise, noise_on_worker, here, store, farm, progress, "noise against C")
+            record["noise"] = noise_record(noise, {run: store.result(key) for key, run in noise_runs.items()}, mos)
         write_runs(store, out, _LEVELS)
-    record["noise"] = noise
+        record["failures"] = failures(store.planned(), _LEVELS)
     add_checks(record, check, check_mos)
     record["summary"]["wall_s"] = round(time.monotonic() - started, 3)
-    write_atomic(out / CALIBRATION, calibration_text(conditions, dies, nominal(kit)))
+    write_atomic(out / CALIBRATION, calibration_text(points, dies, home))
     write_atomic(out / TABLE, _csv(record["conditions"]))
     shutil.copyfile(source, out / NETWORK)
     packed = io.BytesIO()
@@ -144,36 +163,45 @@ def study_pvt(
     return record
 
 
-def _plan(shared: Shared, network_hash: str, data: DataSet, conditions: Sequence[Condition]) -> dict[str, Block]:
-    """Every block of dies at every condition, by key. A key is the hash of all that determines the block's counts, so
-    that an edited study takes over what still holds."""
+def _plan(shared: Shared, same: str) -> dict[str, Block]:
+    """Every block of dies at every point, by key. A key is the hash of all that determines the block's outcome, so
+    that an edited study takes over what still holds; ``same`` tells the network and the samples."""
     study, dies = shared.study, shared.dies
-    same = [__version__, network_hash, str(study.seed), repr(dies.spread), str(study.steps), repr(study.t_unit)]
-    same += [repr(dies.units.tolist()), sha256_bytes(data.x.tobytes() + shared.y.tobytes())]
+    words = [same, str(study.seed), repr(dies.spread), str(study.steps), repr(study.t_unit), repr(shared.scaling)]
+    words += [repr(dies.units.tolist()), repr([f.name for f in fields(Outcome)]), study.write_error_of]
     found = {}
-    for number, (condition, model) in enumerate(zip(conditions, dies.models, strict=True)):
+    for number, (point, model) in enumerate(zip(shared.points, dies.models, strict=True)):
         for start in range(0, study.dies, BLOCK):
             block = range(start, min(start + BLOCK, study.dies))
-            # The condition's name is in it: conditions that change nothing still are rows of their own.
-            words = [*same, repr(model), repr(block), condition.name]
-            found[sha256_bytes("\n".join(words).encode())] = Block(number, block)
+            # The point is in it: those that change nothing still are rows of their own.
+            key = sha256_bytes("\n".join([*words, repr(model), repr(block), repr(point)]).encode())
+            found[key] = Block(number, block)
     return found
 
 
-def _run(shared: Shared, blocks: dict[str, Block], store: Store, farm: Farm, progress: Progress) -> None:
-    """Run the blocks that are not done.
+def _run(
+    items: Mapping[str, Any],
+    shared: Any,
+    work: Work,
+    here: Callable[[Iterable[Any]], Iterable[Result]],
+    store: Store,
+    farm: Farm,
+    progress: Progress,
+    what: str,
+) -> None:
+    """Run those ``items`` of the engine that are not done: by ``work`` on a farm, on this machine by ``here``.
 
-    On this machine in threads of this process: the engine's compiled loops run beside each other there, share the
-    samples, and start at once, where a worker process would first load and compile them. A die's numbers are the same.
+    That is in threads of this process: the engine's compiled loops run beside each other there, share the samples, and
+    start at once, where a worker process would first load and compile them. The numbers are the same.
 
     Raises
     ------
     ToolFailedError
-        A farm's worker did not bring a block back: no count is made without it.
+        A farm's worker did not bring an item back: no count is made without it.
     """
-    due = {key: block for key, block in blocks.items() if store.result(key).status is not Status.PASSED}
-    with progress.stage("blocks of dies", len(blocks)) as advance:
-        advance(len(blocks) - len(due))
+    due = {key: item for key, item in items.items() if store.result(key).status is not Status.PASSED}
+    with progress.stage(what, len(items)) as advance:
+        advance(len(items) - len(due))
         tally = Tally(advance, len(due))
 
         def done(key: str, result: Result) -> None:
@@ -181,13 +209,20 @@ def _run(shared: Shared, blocks: dict[str, Block], store: Store, farm: Farm, pro
             tally(result)
 
         if farm.local:
-            for key, block in due.items():
-                done(key, run_block(shared, block, farm.workers))
+            for key, result in zip(due, here(due.values()), strict=True):
+                done(key, result)
             return
-        run_campaign(farm, block_on_worker, shared, due, done)
+        run_campaign(farm, work, shared, due, done)
     failed = [result for result in map(store.result, due) if result.status is not Status.PASSED]
     if failed:
-        raise ToolFailedError(f"{len(failed)} of {len(blocks)} blocks of dies failed; the first: {failed[0].message}")
+        raise ToolFailedError(f"{what}: {len(failed)} of {len(items)} failed; the first: {failed[0].message}")
+
+
+def _numbers(store: Store, key: str) -> NDArray[np.float64]:
+    """What the engine found, of a row that is done."""
+    numbers = store.result(key).v_end
+    assert numbers is not None
+    return numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +259,7 @@ def _repeat(
         tally = Tally(advance, len(due))
 
         def done(key: str, result: Result) -> None:
-            folder = out / _FAILED / key[:16]
+            folder = out / FOLDER / key[:DIGITS]
             shutil.rmtree(folder, ignore_errors=True)
             for name, content in result.files.items():
                 write_atomic(folder / name, content)
@@ -239,7 +274,7 @@ def _repeat(
 
 def _case_key(shared: Shared, level: Level, case: Case) -> str:
     """The hash of all that determines a case, its label and the ladder included."""
-    words = [level.key(case, shared.x0[case.sample]), str(int(shared.y[case.sample])), repr(ladder(level.settings))]
+    words = [level.key(case, shared.v0(case)), str(int(shared.y[case.sample])), repr(ladder(level.settings))]
     return sha256_bytes("\n".join(words).encode())
 
 

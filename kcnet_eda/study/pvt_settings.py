@@ -6,15 +6,33 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from kcnet_eda.config import Settings
+from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.physical.pdk import Number, Positive
 from kcnet_eda.study.farm_settings import Queue
+from kcnet_eda.units import parse_si
 
 _SUPPLY = re.compile(r"[+-]?\d+(\.\d+)?%")
+_PERCENT = re.compile(r"\d+(\.\d+)?%")
+
+
+def _error(value: object) -> object:
+    if isinstance(value, str) and _PERCENT.fullmatch(value):
+        return value
+    try:
+        number = parse_si(value)  # type: ignore[arg-type]  # what it cannot read it refuses
+    except InvalidInputError:
+        number = -1.0
+    if number < 0:
+        raise ValueError("is neither an SI value of at least 0 (5m) nor a share (1%)")
+    return number
+
+
 _NotNegative = Annotated[float, Field(ge=0)]
 _Share = Annotated[float, Field(ge=0, le=1)]
+_Error = Annotated[float | str, BeforeValidator(_error)]
 
 
 class Spread(Settings):
@@ -36,6 +54,17 @@ class Limit(Settings):
     maximum: Annotated[_Share | None, Field(description="the largest value is at most this")] = None
 
 
+class Bound(Settings):
+    """A specification of a quantity in SI units, as :class:`Limit` is of a share; of what is better the less there is
+    of it (latency, energy), the mean is at most the ``typical``."""
+
+    minimum: Annotated[Number | None, Field(description="the least value is at least this")] = None
+    typical: Annotated[
+        Number | None, Field(description="the mean is at least, of latency and energy at most, this")
+    ] = None
+    maximum: Annotated[Number | None, Field(description="the largest value is at most this")] = None
+
+
 class Limits(Settings):
     """Limits on values over the conditions. A die passes where its accuracy is at least ``die_accuracy``; ``yield`` is
     of dies that pass."""
@@ -43,6 +72,14 @@ class Limits(Settings):
     die_accuracy: Annotated[_Share, Field(description="the accuracy that a die must reach to count in the yield")] = 0.9
     accuracy: Annotated[Limit, Field(description="limits on the accuracy of a condition")] = Limit()
     yield_: Annotated[Limit, Field(alias="yield", description="limits on the yield of a condition")] = Limit()
+    agreement: Annotated[Limit, Field(description="limits on the share of a condition's labels as in software")] = (
+        Limit()
+    )
+    margin: Annotated[Bound, Field(description="V: limits on the lead of the right output, a condition's median")] = (
+        Bound()
+    )
+    latency: Annotated[Bound, Field(description="s: limits on T")] = Bound()
+    energy: Annotated[Bound, Field(description="J: limits on supply current x supply x T of a condition")] = Bound()
 
 
 class Noise(Settings):
@@ -64,7 +101,8 @@ class Noise(Settings):
 
 
 class PvtStudy(Settings):
-    """The whole of the file. Conditions are the full grid of the four axes."""
+    """The whole of the file. Conditions are a grid over corners, resistors, supplies, temperatures, errors of writing
+    and jitter of reading."""
 
     network: Annotated[str, Field(description="a *.kcnet file, or the name of a shipped network")]
     pdk: Annotated[str, Field(description="a shipped process kit or a YAML file")]
@@ -79,6 +117,21 @@ class PvtStudy(Settings):
         tuple[Positive | str, ...], Field(min_length=1, description="volts, or off the kit's own such as '-10%'")
     ] = ("0%",)
     temperatures: Annotated[tuple[Number, ...], Field(description="°C; the kit's nominal if none is given")] = ()
+    write_error: Annotated[
+        tuple[_Error, ...],
+        Field(min_length=1, description="σ of every written initial voltage: volts, or '1%' of all that is written"),
+    ] = (0.0,)
+    write_error_of: Annotated[
+        Literal["sample", "die"], Field(description="what has a draw of its own: each sample on each die, or each die")
+    ] = "sample"
+    jitter: Annotated[
+        tuple[_Error, ...],
+        Field(min_length=1, description="σ of the time of reading: seconds, or '1%' of T"),
+    ] = (0.0,)
+    grid: Annotated[
+        Literal["full", "one_at_a_time"],
+        Field(description="all combinations, or the nominal condition and each axis alone through its values"),
+    ] = "full"
     dies: Annotated[int, Field(ge=1, description="the same in every condition")] = 100
     mismatch: Annotated[
         Spread | Literal["kit"] | None, Field(description="spread over dies; kit: its own Monte Carlo; null: none")
@@ -106,10 +159,22 @@ class PvtStudy(Settings):
 
     @model_validator(mode="after")
     def _spread(self) -> PvtStudy:
-        if self.mismatch is None and self.dies > 1:
+        if self.mismatch is None and self.dies > 1 and self.write_error == self.jitter == (0.0,):
             raise ValueError("without mismatch all dies are the same; ask for one")
         return self
 
     def volts(self, nominal: float) -> list[float]:
         """The supplies in volts, ``nominal`` being the kit's own."""
         return [round(nominal * (1 + float(s[:-1]) / 100), 6) if isinstance(s, str) else s for s in self.supplies]
+
+    def write_errors(self, full_scale: float) -> list[float]:
+        """The errors of writing in volts; ``full_scale`` [V] is what shares are of."""
+        return _absolute(self.write_error, full_scale)
+
+    def jitters(self, duration: float) -> list[float]:
+        """The jitters in seconds; ``duration`` [s] is T."""
+        return _absolute(self.jitter, duration)
+
+
+def _absolute(values: tuple[float | str, ...], whole: float) -> list[float]:
+    return [float(f"{whole * float(v[:-1]) / 100:.6g}") if isinstance(v, str) else v for v in values]

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.study.accuracy import decision_time
+from kcnet_eda.study.accuracy import decision_time, decision_times
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -75,6 +76,13 @@ class Reading:
         before = float(self.time[self.time < self.t_read * (1 - 1e-9)][-1])
         earlier = self.at(before)
         return float((self.margin - (earlier[first] - earlier[second])) / (self.t_read - before))
+
+
+def room(time: Floats, volts: NDArray[np.floating[Any]], at: int) -> tuple[Floats, Floats]:
+    """How far before and after T = ``time[at]`` each label of T stands ([samples] each; ``time``'s unit), of outputs
+    ``volts`` [points, outputs, samples]: T less :attr:`Reading.decided`, and :attr:`Reading.leaves` less T."""
+    early = time[at] - decision_times(time[: at + 1], volts[: at + 1])
+    return early, -decision_times(-time[at:][::-1], volts[at:][::-1]) - time[at]
 
 
 def right_at(readings: Sequence[Reading], y: Labels, times: Floats) -> NDArray[np.int64]:

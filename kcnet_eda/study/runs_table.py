@@ -43,7 +43,7 @@ def write_runs(store: Store, out: Path, levels: dict[str, str]) -> None:
     rows = []
     for row in store.planned():
         row["level"] = levels[row["variant"]]
-        if not row["attempts"]:  # a block of dies: all samples, and no ladder
+        if not row["attempts"]:  # a block of dies, noise: all samples, and no ladder
             row["sample"], row["attempts"] = None, 1
         row["correct"] = None if row["correct"] is None else bool(row["correct"])
         rows.append({name: row[name] for name in _SCHEMA.names})
