@@ -8,8 +8,8 @@ Random networks: 3 to 8 nodes, their edges calibrated likewise, the largest node
 Beside each network's error stands what the network itself makes of errors of its edges (``amplification``), in the
 ideal law: some multiply them so much that no circuit of edges as good as asked for would follow them.
 Seeds are written here; those that are taken if none is given were not used while the cell was made. Edges of seeds
-20240611 and 20261201 and networks of 20240612, 20261124 to 20261127 and 20261130 were, for its well, clamp, lead, sink and
-trickle.
+20240611 and 20261201 and networks of 20240612, 20261124 to 20261127 and 20261130 were, for its well, clamp, lead, sink
+and trickle.
 """
 
 from __future__ import annotations
@@ -200,8 +200,8 @@ def networks(rig: Rig, n: int, seed: int) -> dict[str, Any]:
                   f"{np.nanquantile(share, 0.95):.2f} %, worst {np.nanmax(share):.2f} %; worst of those {sane.sum()}: "
                   f"{verdict(float(np.nanmax(errors[sane])), WORST_NODE)} V0")  # fmt: skip
             for i in np.argsort(-errors)[:3]:
-                print(f"      network {i}, {nets[i].n_edges} edges: {errors[i]:.3f} V0, amplification {amplified[i]:.2f}: "
-                      f"as {share[i]:.2f} % in every edge")  # fmt: skip
+                print(f"      network {i}, {nets[i].n_edges} edges: {errors[i]:.3f} V0, amplification "
+                      f"{amplified[i]:.2f}: as {share[i]:.2f} % in every edge")  # fmt: skip
         else:
             print(line + f"median {np.median(kept):.3f}, worst {kept.max():.3f} V0")
         if 0 < kept.size < n:

@@ -66,7 +66,7 @@ class CellDesign(CellLimits):
     trickle: Geometry
     """A few percent of I_u on the bias of ``source``: keeps the sink's gates near where they conduct."""
     clamp_share: float
-    """Current of the clamp at the turn-on point, over the full scale: less rounds the corner less and wakes up later."""
+    """Current of the clamp at the turn-on point, over the full scale: less rounds the corner less, wakes up later."""
     gate_resistance: float
     """Of a one-unit pair, 2/gm [ohm]: a first guess, which calibration corrects."""
     wide_gm_id: float
