@@ -9,7 +9,7 @@ from typing import Any
 
 from kcnet_eda.export.pdk_deck import resistor_line, transistor_line
 from kcnet_eda.export.render import render
-from kcnet_eda.physical.cell_design import CellDesign, Geometry
+from kcnet_eda.physical.cell_design import BOX, CellDesign, Geometry
 from kcnet_eda.physical.cell_kind import Sizes
 from kcnet_eda.physical.pdk import DeviceKind, Pdk
 from kcnet_eda.physical.tanh_cell import TanhSizes, draw_tanh
@@ -120,6 +120,17 @@ def source_fingers(pdk: Pdk, width: float, length: float, k: int) -> list[tuple[
     return [(w, length, k - 1), (last, trimmed, 1)] if k > 1 else [(last, trimmed, 1)]
 
 
+def clamp_size(pdk: Pdk, design: CellDesign, theta: Sequence[float], mk: int) -> Geometry:
+    """The clamp of a cell of these (θ1, θ2) with ``mk`` units of mirror: at the turn-on point it and the mirror carry
+    the root of the product of their widths, which is to go as the full scale. One clamp for all sizes would round small
+    cells' corners and wake large ones late."""
+    scale = (2 * BOX * abs(theta[0]) + theta[1]) / design.full_scale_per_mirror
+    span, along = pdk.devices.pmos.width, pdk.devices.pmos.length
+    width = design.clamp.w * scale**2 / mk
+    longer = max(1.0, span.min / width)  # where it cannot be as narrow
+    return Geometry(span.snap(min(max(width, span.min), span.max)), along.snap(min(design.clamp.l * longer, along.max)))
+
+
 def edge_cells(
     pdk: Pdk,
     design: CellDesign,
@@ -154,6 +165,7 @@ def edge_cell(placer: Placer, design: CellDesign, sizes: Sizes, at: int, theta: 
         lead_capacitance=design.lead / resistance,
         resistors=series(pdk, resistance, "e1", "e2") if resistance < float("inf") else [],
         source_fingers=source_fingers(pdk, float(sizes.source_width[at]), design.source.l, k),
+        clamp=clamp_size(pdk, design, theta, int(sizes.mk[at])),
         sink_length=float(sizes.sink_length[at]),
         nmos=placer.nmos,
         pmos=placer.pmos,
@@ -192,7 +204,8 @@ def bias_cell(placer: Placer, design: CellDesign, n_cells: int) -> str:
     small_l = p.length.snap(min(2.5 * source.l, p.length.max))
     small_w = p.width.snap(max(0.4 * source.w, p.width.min))
     first = design.i_unit * (small_w / small_l) / (source.w / source.l)
-    c_down = max(1, round(first / (c_out * design.clamp_share * design.i_unit)))
+    wanted = design.clamp_share * design.full_scale_per_mirror * design.i_unit
+    c_down = max(1, round(first / (c_out * wanted)))
     return render(
         "mos/bias.j2",
         c=design,

@@ -26,7 +26,7 @@ class CellLimits:
     """What the cell can do, the same in every process: ``slope_per_unit`` is the largest |θ1| of a unit of pedestal,
     ``offset_per_unit`` its largest θ2, ``full_scale_per_mirror`` the largest current of a mirror unit, I_u."""
 
-    slope_per_unit: float = 1 / 6
+    slope_per_unit: float = 2 / 13
     offset_per_unit: float = 0.65
     full_scale_per_mirror: float = 2.0
     theta1_min: float = 0.1
@@ -66,7 +66,7 @@ class CellDesign(CellLimits):
     trickle: Geometry
     """A few percent of I_u on the bias of ``source``: keeps the sink's gates near where they conduct."""
     clamp_share: float
-    """Current of the clamp at the turn-on point, over I_u: less leaks less and wakes up later."""
+    """Current of the clamp at the turn-on point, over the full scale: less rounds the corner less, wakes up later."""
     gate_resistance: float
     """Of a one-unit pair, 2/gm [ohm]: a first guess, which calibration corrects."""
     wide_gm_id: float

@@ -231,7 +231,7 @@ class Operating(Settings):
     i0: Positive = Field(description="amperes of a model unit of current")
     gm_id: GmId = Field(GmId(), description="what the cell's widths are chosen for")
     clamp_share: Annotated[float, BeforeValidator(_number), Field(ge=1e-3, le=0.02)] = Field(
-        3e-3, description="current of the cell's clamp at the turn-on point, over i0"
+        3e-3, description="current of the cell's clamp at the turn-on point, over the cell's full scale"
     )
     temperatures: tuple[Number, ...] = Field((-40.0, 27.0, 125.0), min_length=1, description="°C, for studies")
     nominal_temperature: Number = Field(27.0, description="°C, if nothing else is asked for")

@@ -72,8 +72,7 @@ def calibrate_kind(rig: Rig, kind: CellKind, theta: Floats, progress: Progress |
 
 
 def _key(rig: Rig, kind: CellKind, theta: Floats) -> str:
-    sizes = kind.first(rig.pdk, rig.design, theta[:1])[0]
-    deck = _deck(rig, sizes, theta[:1], _POINTS, capacitance=True)
+    deck = _deck(rig, kind.first(rig.pdk, rig.design, theta)[0], theta, _POINTS, capacitance=True)
     aims = (TOLERANCE, _AIM, _RATIO_AIM, _LARGEST_STEP)
     settings = (_VERSION, kind.name, kind.settings, *aims, _PASSES, _POINTS, _CHECK_POINTS)
     words = [deck, rig.pdk.model_dump_json(exclude={"file"}), rig.models.sha256, NGSPICE.version(), repr(settings)]
