@@ -176,8 +176,8 @@ def _remedies(shared: Shared, data: DataSet, kit: Pdk, worst: int, farm: Farm, p
     """What the study's ``sensitivity`` and ``calibration`` ask for, in this process's threads, at the nominal condition
     and at the condition of the ``worst`` of the study's points, without errors of writing and reading."""
     home = Place(nominal(kit), measured(shared.study, kit, [nominal(kit)], progress).models[0])
-    threads = farm.workers if farm.local else 1
-    return remedies(shared, data, home, Place(shared.points[worst].condition, shared.dies.models[worst]), threads, progress)
+    there = Place(shared.points[worst].condition, shared.dies.models[worst])
+    return remedies(shared, data, home, there, farm.workers if farm.local else 1, progress)
 
 
 def _plan(shared: Shared, same: str) -> dict[str, Block]:
