@@ -8,8 +8,8 @@ Random networks: 3 to 8 nodes, their edges calibrated likewise, the largest node
 Beside each network's error stands what the network itself makes of errors of its edges (``amplification``), in the
 ideal law: some multiply them so much that no circuit of edges as good as asked for would follow them.
 Seeds are written here; those that are taken if none is given were not used while the cell was made. Edges of seeds
-20240611, 20261201 and 20261301 and networks of 20240612, 20261124 to 20261127, 20261130 and 20261330 were, for its well,
-clamp, lead, sink and trickle.
+20240611, 20261201 and 20261301 and networks of 20240612, 20261124 to 20261127, 20261130 and 20261330 were, for its
+well, clamp, lead, sink and trickle.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import pytest
 from kcnet_eda.dynamics.edge_law import BuiltEdges
 from kcnet_eda.export.calibrated import MODULE
 from kcnet_eda.files import resource_dir
+from kcnet_eda.physical.cell_design import CellLimits
 from kcnet_eda.physical.condition import Condition
 from kcnet_eda.physical.edge_model import ADDED, EdgeModel, MeasuredCells, fit_model
 from kcnet_eda.physical.mismatch import UnitSpread, unit_spread
@@ -163,6 +164,6 @@ def test_sensitivities_are_the_slopes_about_the_condition() -> None:
     conditions.append(Condition("ff", "typ", 3.3, 27.0))
     models = [at(c.supply, c.temperature) for c in conditions]
     found = sensitivities(conditions, models, Condition("tt", "typ", 3.3, 27.0))
-    wanted = {"tc_scale": 1e-3, "tc_offset": 1e-4, "tc_rounding": 0.01, "vc_scale": 0.05}
+    wanted = {"tc_scale": 1e-3, "tc_offset": 6e-4 * CellLimits().slope_per_unit, "tc_rounding": 0.01, "vc_scale": 0.05}
     assert {name: found[name] for name in wanted} == pytest.approx(wanted)
     assert sensitivities(conditions[-1:], models[-1:], conditions[-1])["tc_scale"] is None

@@ -150,7 +150,7 @@ class CellSizes:
 
 def first_sizes(design: CellDesign, theta1: Floats, theta2: Floats) -> CellSizes:
     """Sizes of cells from the ideal law of the cell: where calibration starts. θ1's sign is left to the wiring."""
-    hair = 1e-9  # θ1 = 1/2 is three units of 1/6, whatever the rounding
+    hair = 1e-9  # a θ1 of whole units is no unit more, whatever the rounding
     theta1 = np.abs(theta1)
     need = np.maximum(theta1 / design.slope_per_unit, theta2 / design.offset_per_unit)
     k = np.maximum(1, np.ceil(need - hair)).astype(np.int64)
