@@ -118,7 +118,7 @@ def test_the_fit_is_the_least_one_where_the_corner_lies_on_a_column_of_points():
 
 def test_sizes_are_on_the_grid_and_add_up(generic_rig):
     sizes = first_sizes(generic_rig.design, np.array([0.5, 1.3, 0.0]), np.array([-0.4, 0.7, 1.0]))
-    assert sizes.k.tolist() == [3, 8, 2] and sizes.mk.tolist() == [1, 3, 1] and np.isinf(sizes.resistance[2])
+    assert sizes.k.tolist() == [4, 9, 2] and sizes.mk.tolist() == [1, 3, 1] and np.isinf(sizes.resistance[2])
     snapped, reasons = snap_sizes(GENERIC, sizes)
     assert reasons == [[], [], []]
     for width, k in zip(snapped.source_width, snapped.k, strict=True):

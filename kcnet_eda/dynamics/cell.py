@@ -53,7 +53,7 @@ class Units(Settings):
     """How many units of pedestal a cell of θ1, θ2 is: the least that carry ``slope_per_unit`` of |θ1| and
     ``offset_per_unit`` of θ2 each."""
 
-    slope_per_unit: Positive = 1 / 6
+    slope_per_unit: Positive = 2 / 13
     offset_per_unit: Positive = 0.65
 
     def of(self, theta1: Tensor, theta2: Tensor) -> Tensor:
