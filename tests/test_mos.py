@@ -307,3 +307,13 @@ def test_the_cell_in_gf180mcu():
     assert share[:4].max() < 0.015  # the target of the stated range, which begins at |θ1| = 0.1
     assert share[4] < 0.02  # a constant current: it is all tail, and the tails' output conductance shows
     assert found.share_of_full_scale(found.rms_error)[:4].max() < 0.005
+
+
+def test_a_folder_that_is_somebodys_is_refused_before_any_work(tmp_path, monkeypatch):
+    (tmp_path / "notes").write_text("mine")
+    for module, work in (("study.export_mos", "size_cells"), ("export.bundle", "solve_examples")):
+        monkeypatch.setattr(f"kcnet_eda.{module}.{work}", lambda *_: pytest.fail("it worked first"))
+    for level, pdk in (("mos", "generic180"), ("structural", None)):
+        with pytest.raises(InvalidInputError, match="not a bundle that may be replaced"):
+            api.export("digits_mos", tmp_path, level=level, pdk=pdk)
+    assert [p.name for p in tmp_path.iterdir()] == ["notes"]

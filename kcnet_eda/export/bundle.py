@@ -27,7 +27,7 @@ from kcnet_eda.export.netlist import all_nets, edge_map_csv, render_gated_netlis
 from kcnet_eda.export.render import render
 from kcnet_eda.export.testbench import ORDERS, Sample, SolverSettings, gated_window, render_testbench, stage_window
 from kcnet_eda.export.veriloga import module_source
-from kcnet_eda.files import build_folder, sha256_bytes, sha256_file
+from kcnet_eda.files import build_folder, require_free, sha256_bytes, sha256_file
 from kcnet_eda.lowering.passes import DEFAULT_PASSES, Ranges, parse_passes
 from kcnet_eda.network.graph import Network, labels
 from kcnet_eda.network.published_form import is_generative
@@ -133,6 +133,7 @@ def export(
     """
     if level not in EXPORTED_HERE:
         raise InvalidInputError(f"--level {level}", ["is not built"], f"Levels: {', '.join(LEVELS)}.")
+    require_place(out)
     source = network_path(network)
     net = load_network(source)
     passes = parse_passes(lower) if level == "behavioral" else ()
@@ -182,6 +183,11 @@ def choose_settings(net: Network, examples: Examples, error: float) -> dict[str,
         simulator: SolverSettings(error, steps_for(net, few, examples.v_ref, examples.scales, error, order), order)
         for simulator, order in ORDERS.items()
     }
+
+
+def require_place(out: Path) -> None:
+    """Raise :class:`InvalidInputError` where a bundle must not be written to ``out``: asked before work of minutes."""
+    require_free(out, _claims)
 
 
 def _claims(path: Path) -> list[str]:

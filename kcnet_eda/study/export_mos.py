@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kcnet_eda.dynamics.contract import require_error
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.export.bundle import DEFAULT_ERROR, Bundle, Examples, solve_examples, write_bundle
+from kcnet_eda.export.bundle import DEFAULT_ERROR, Bundle, Examples, require_place, solve_examples, write_bundle
 from kcnet_eda.export.circuit import build_circuit, require_exportable
 from kcnet_eda.export.mos_cells import BIAS
 from kcnet_eda.export.mos_netlist import STARTS, MosCircuit
@@ -67,12 +67,14 @@ def export_mos(
     Raises
     ------
     InvalidInputError
-        Edges cannot be built in this process: all of them are listed, and nothing is written.
+        Edges cannot be built in this process: all of them are listed, and nothing is written; or ``out`` is
+        somebody's.
     KcnetError
         The kit's models are not on this machine, or a tool failed.
     """
     if start not in STARTS:
         raise InvalidInputError(f"--start {start}", ["is not known"], f"Use {' or '.join(STARTS)}.")
+    require_place(out)
     net = load_network(network_path(network))
     kit = load_pdk(pdk)
     scaling = kit_scaling(kit, c, t_unit)
