@@ -15,7 +15,7 @@ from conftest import installed_kit
 
 from kcnet_eda import api
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.export.mos_cells import BIAS, Placer, bias_cell, read_cell, series, source_fingers, write_cell
+from kcnet_eda.export.mos_cells import series, source_fingers
 from kcnet_eda.files import resource_dir
 from kcnet_eda.network.graph import Edges, Network, Phase
 from kcnet_eda.network.laws import IDENTITY, LEAKY_RELU, RELU, eq6
@@ -28,10 +28,7 @@ from kcnet_eda.study.calibrate import TOLERANCE, calibrate
 from kcnet_eda.study.operating_point import operating_points
 from kcnet_eda.study.rig import Bench
 from kcnet_eda.study.sizing import size_cells
-from kcnet_eda.tools.openvaf import compile_file
-from kcnet_eda.tools.pdk import link_models, prepare
-from kcnet_eda.tools.rawfile import read_sweep
-from kcnet_eda.tools.simulators import NGSPICE
+from kcnet_eda.tools.pdk import prepare
 
 GENERIC = load_pdk("generic180")
 
@@ -234,68 +231,6 @@ def test_figure_2_in_plain_spice_keeps_the_accuracy_contract(tmp_path):
     np.savez(tmp_path / "x.npz", x=np.random.default_rng(6).uniform(-1, 1, (3, 2)))
     api.export(path, tmp_path / "c", level="structural")
     assert api.simulate(tmp_path / "c", tmp_path / "run2", data=str(tmp_path / "x.npz"), jobs=1)["contract"]["kept"]
-
-
-def sweep(rig, folder, circuit, source, span, saved, osdi=()):
-    """A DC sweep of ``circuit`` with the kit's models and bias."""
-    link_models(rig.models, folder)
-    header = rig.header(osdi)
-    bias = bias_cell(Placer(rig.pdk, BIAS, rig.direct), rig.design, 1)
-    lines = [
-        "* check",
-        header,
-        bias,
-        "vdd vdd 0 3.3",
-        f"vref vref 0 {rig.design.v_ref}",
-        "xb vref vdd 0 vbn vbp vclp kc_bias",
-    ]
-    lines += [*circuit, f".control\nset filetype=binary\ndc {source} {span}\nwrite out.raw\nquit\n.endc\n.end\n"]
-    deck = folder / "deck.sp"
-    deck.write_text("\n".join(lines))
-    NGSPICE.run(deck, folder / "log.txt", 60.0)
-    return read_sweep(folder / "out.raw", saved, float(span.split()[1]))
-
-
-def test_the_read_buffer_follows_and_the_write_switch_passes(generic_rig, tmp_path):
-    cells = [make(GENERIC, generic_rig.design, generic_rig.direct) for make in (write_cell, read_cell)]
-    assert [len(devices) for _, devices in cells] == [4, 5]
-    text = "".join(text for text, _ in cells)
-    x, y = sweep(
-        generic_rig,
-        tmp_path,
-        [text, "vin in 0 1.8", "xr in out vdd 0 vbn kc_read", "xw in node vdd 0 vdd 0 kc_write", "rl node 0 10meg"],
-        "vin",
-        "1.4 2.2 0.1",
-        ["out", "node"],
-    )
-    np.testing.assert_allclose(y[:, 0] - y[4, 0], x - x[4], rtol=0.05, atol=2e-3)
-    np.testing.assert_allclose(y[:, 1], x, atol=0.02)
-
-
-def test_the_verilog_a_cells_have_the_transistor_cells_pins_and_law(generic_rig, tmp_path):
-    osdi = []
-    for module in ("kc_cell_relu", "kc_cell_tanh"):
-        (tmp_path / f"{module}.osdi").write_bytes(compile_file(resource_dir("veriloga") / f"{module}.va").read_bytes())
-        osdi.append(f"{module}.osdi")
-    x, y = sweep(
-        generic_rig,
-        tmp_path,
-        [
-            ".model kc_cell_relu kc_cell_relu\n.model kc_cell_tanh kc_cell_tanh",
-            "vs s 0 1.8\nvd d 0 1.8\nvs1 s s1 0\nvd1 d d1 0\nvs2 s s2 0\nvd2 d d2 0",
-            "n1 s1 d1 s1 d1 vdd 0 vbn vbp vclp kc_cell_relu theta1=0.7 theta2=0.2",
-            "n2 s2 d2 s2 d2 vdd 0 vbn vbp vclp kc_cell_tanh slope=1.5 offset=0.3",
-        ],
-        "vs",
-        "1.4 2.2 0.1",
-        ["i(vs1)", "i(vd1)", "i(vs2)", "i(vd2)"],
-        osdi,
-    )
-    v = (x - 1.8) / 0.2
-    np.testing.assert_allclose(y[:, 0], 2e-6 * relu(0.7 * v + 0.2), atol=1e-10)
-    np.testing.assert_allclose(y[:, 1], -y[:, 0], atol=1e-10)
-    np.testing.assert_allclose(y[:, 2], 2e-6 * np.tanh(1.5 * v + 0.3), atol=1e-10)
-    np.testing.assert_allclose(y[:, 3], -y[:, 2], atol=1e-10)
 
 
 def test_the_cell_in_gf180mcu():

@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 #: How nodes start: held by .ic in the operating point, or written through switches.
 STARTS = ("ic", "switches")
-#: Of a model unit of time: how long the switches write, some 40 of their time constants, and their gates' edges.
+#: Of a model unit of time: how long the switches write, more than ten of their time constants, and their gates' edges.
 WRITE_SHARE, _EDGE_SHARE = 0.1, 1 / 300
 
 #: Of a bundle whose kit is not a shipped one.
