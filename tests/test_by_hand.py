@@ -107,6 +107,27 @@ def test_pictures_are_svg_and_name_every_device(bundle):
         assert devices and not missing, (picture, missing)
 
 
+def test_the_clamp_is_as_the_readme_and_the_picture_say(bundle):
+    """w·f²/mk wide; longer by the same share where the process draws nothing so narrow."""
+    readme = (bundle.path / "README.md").read_text()
+    w, l = (float(v) for v in re.search(r"\| clamp \| (\S+)·f²/mk / (\S+) µm \|", readme).groups())  # noqa: E741
+    picture = "".join(ElementTree.parse(bundle.path / "schematic" / "kc_edge.svg").getroot().itertext())
+    assert f"{w:g}·f²/mk wide" in picture and f"{l:g} long" in picture
+    grid = 0.005  # of both kits' widths and lengths
+    drawn = {
+        r["cell"]: r for r in csv.DictReader((bundle.path / "netlist" / "devices.csv").open()) if r["device"] == "clamp"
+    }
+    rows = [r for r in csv.DictReader((bundle.path / "netlist" / "edge_map.csv").open()) if r["cell"]]
+    assert rows
+    for row in rows:
+        clamp = drawn[row["cell"]]
+        f = (4 * abs(float(row["theta1"])) + float(row["theta2"])) / 2
+        wanted = w * f**2 / int(row["mk"])
+        # A step of the grid is 2 % of the narrowest, and the length's the same: W/L within 4 %
+        assert float(clamp["w_um"]) / float(clamp["l_um"]) == pytest.approx(wanted / l, rel=0.04)
+        assert float(clamp["l_um"]) == pytest.approx(l, abs=grid) or wanted < float(clamp["w_um"]) + grid
+
+
 #: xschem's file format: a letter, numbers, and a text in braces with attributes, those of which the symbol is made.
 RECORD = re.compile(
     r"([vGKVSE]) \{([^{}]*)\}\n|(L) (\d+(?: -?\d+){4}) \{\}\n|(B) 5 ((?:-?[\d.]+ ){4})\{([^{}]*)\}\n"
