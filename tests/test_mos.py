@@ -83,9 +83,11 @@ def test_all_that_cannot_be_built_is_listed_and_nothing_written(tmp_path):
     theta1, theta2 = np.array([0.02, 3.0, 1.0, 0.5, 0.5]), np.array([1.0, 0.0, 2.5, -1.9, 0.0])
     assert len(range_problems(CellLimits(), theta1, theta2, list("abcde"))) == 4
     path = tmp_path / "net.kcnet"
-    save_network(ring([(3.0, 0.0), (0.02, 1.0), (1, 1), (1, 1), (1, 1), (1, 1)]), path)
+    save_network(ring([(3.0, 0.0), (0.02, 0.1), (1, 1), (1, 1), (1, 1), (1, 1)]), path)
     with pytest.raises(InvalidInputError) as caught:
         api.export(path, tmp_path / "b", level="mos", pdk="generic180")
+    (both,) = (p for p in caught.value.problems if "edge 1" in p)
+    assert "too long a resistor" in both and "lost in the corner" in both  # an edge has one line, with all its reasons
     assert len(caught.value.problems) == 2 and "edge 0" in str(caught.value) and not (tmp_path / "b").exists()
     with pytest.raises(InvalidInputError, match="needs a process kit"):
         api.export(path, tmp_path / "b", level="mos")
@@ -193,6 +195,8 @@ def test_operating_points_obey_kirchhoff_and_stand_in_the_readme(generic_rig, tm
     assert current["out"] / 2e-6 == pytest.approx(1.1 * 1.0 + 0.3, rel=0.03)
     mirror = point["kc_edge_0", "mir"]
     assert mirror.v_gs == pytest.approx(mirror.v_ds, rel=1e-9) and mirror.gm_id > 1  # a diode
+    # off: what is left is leakage, of which a gate has no gm
+    assert point["kc_edge_0", "clamp"].current < 1e-9 and point["kc_edge_0", "clamp"].gm_id is None
     assert point["kc_bias", "pm"].current == pytest.approx(2 * 2e-6, rel=0.02)
     save_network(RING, tmp_path / "ring.kcnet")
     bundle = api.export(tmp_path / "ring.kcnet", tmp_path / "b", level="mos", pdk="generic180", start="switches")

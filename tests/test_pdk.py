@@ -167,6 +167,8 @@ def test_a_broken_file_has_all_its_breaks_listed_with_key_and_meaning(tmp_path):
         "options": "scale=1e-6",
     }.items():
         assert any(p.startswith(f"{key}: ") and word in p for p in caught.value.problems), f"{key}: {word}\n{said}"
+    (missing,) = (p for p in caught.value.problems if p.startswith("resistor.sheet_resistance"))
+    assert "found" not in missing  # nothing is there to show
 
 
 @pytest.mark.parametrize(
