@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import subprocess
 from dataclasses import replace
 from itertools import pairwise
@@ -117,7 +118,7 @@ def test_the_fit_is_the_least_one_where_the_corner_lies_on_a_column_of_points():
 
 def test_sizes_are_on_the_grid_and_add_up(generic_rig):
     sizes = first_sizes(generic_rig.design, np.array([0.5, 1.3, 0.0]), np.array([-0.4, 0.7, 1.0]))
-    assert sizes.k.tolist() == [3, 8, 2] and sizes.mk.tolist() == [1, 3, 1] and np.isinf(sizes.resistance[2])
+    assert sizes.k.tolist() == [4, 9, 2] and sizes.mk.tolist() == [1, 3, 1] and np.isinf(sizes.resistance[2])
     snapped, reasons = snap_sizes(GENERIC, sizes)
     assert reasons == [[], [], []]
     for width, k in zip(snapped.source_width, snapped.k, strict=True):
@@ -246,6 +247,40 @@ def test_the_cell_in_gf180mcu():
     assert share[:4].max() < 0.015  # the target of the stated range, which begins at |θ1| = 0.1
     assert share[4] < 0.02  # a constant current: it is all tail, and the tails' output conductance shows
     assert found.share_of_full_scale(found.rms_error)[:4].max() < 0.005
+
+
+def test_a_process_of_ones_own_needs_one_yaml_file_from_export_to_simulation(tmp_path, monkeypatch):
+    """Of another supply, common mode and current, simulated from elsewhere; and with models in another folder."""
+    examples = resource_dir("pdk_examples")
+    text = (examples / "generic180.yaml").read_text()
+    for old, new in (
+        ("name: generic180", "name: moon"),
+        ("supply: 3.3", "supply: 3.0"),
+        ("common_mode: 1.8", "common_mode: 1.6"),
+        ("i0: 2u", "i0: 1u"),
+    ):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    home = tmp_path / "site"
+    home.mkdir()
+    (home / "moon.yaml").write_text(text)
+    shutil.copytree(examples / "generic180", home / "generic180")
+    shutil.copytree(examples / "generic180", tmp_path / "models")
+    save_network(RING, tmp_path / "ring.kcnet")
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(5).uniform(-1, 1, (1, 2)))
+    for kit, models in (("moon", None), ("moon", "models"), ("generic180", "models")):
+        monkeypatch.chdir(home)
+        folder = tmp_path / f"{kit}-{models}"
+        named = "moon.yaml" if kit == "moon" else kit
+        where = None if models is None else tmp_path / models
+        api.export(tmp_path / "ring.kcnet", folder, level="mos", pdk=named, models=where)
+        monkeypatch.chdir(tmp_path)
+        written = load_pdk(folder / "pdk.yaml")
+        assert written.operating == load_pdk(home / "moon.yaml" if kit == "moon" else kit).operating
+        assert written.source.path == str(where or home / "generic180")
+        assert "`pdk.yaml`" in (folder / "README.md").read_text()
+        record = api.simulate(folder, tmp_path / f"run-{kit}-{models}", data="x.npz", jobs=1)
+        assert record["summary"]["failed_runs"] == 0 and record["node_error"]["max"] < 0.15
 
 
 def test_a_folder_that_is_somebodys_is_refused_before_any_work(tmp_path, monkeypatch):

@@ -34,6 +34,7 @@ from kcnet_eda.network.published_form import is_generative
 from kcnet_eda.network.store import load_network, network_path, save_network
 from kcnet_eda.network.validate import unreachable_readout
 from kcnet_eda.physical.audit import audit, voltage_ranges
+from kcnet_eda.physical.pdk import kit_text
 from kcnet_eda.physical.scaling import resolve
 from kcnet_eda.units import parse_si
 
@@ -225,6 +226,8 @@ def _write(
         (folder / "netlist" / "devices.csv").write_text(mos.devices_csv())
         (folder / "netlist" / "periphery.sp").write_text(mos.periphery())
         write_by_hand(folder, mos)
+        if mos.kit_file is not None:
+            (folder / mos.kit_file).write_text(kit_text(mos.pdk, mos.models))
     save_network(net, folder / "network.kcnet")
 
     sample = Sample("the first example input", examples.x0[0, 1:] * scaling.v_unit, "example")

@@ -25,7 +25,7 @@ from kcnet_eda.physical.calibration import CellGroup, ExampleRun, example_cell
 from kcnet_eda.physical.cell_design import BOX, CellLimits
 from kcnet_eda.physical.cell_kind import RELU_CELL, TANH_CELL, CellKind
 from kcnet_eda.physical.mos_cell import CellEdges, cell_edges, range_problems
-from kcnet_eda.physical.pdk import Pdk, load_pdk
+from kcnet_eda.physical.pdk import Pdk, is_shipped, load_pdk
 from kcnet_eda.physical.scaling import Scaling, resolve
 from kcnet_eda.physical.tanh_cell import TanhLimits, tanh_edges
 from kcnet_eda.progress import NoProgress, Progress
@@ -84,6 +84,8 @@ def export_mos(
     examples = solve_examples(net)
     rig = size_cells(Bench(kit, prepare(kit, models)))
     mos = calibrated_circuit(net, rig, scaling, progress)
+    if models is not None or (rig.models.origin == "source.path" and not is_shipped(kit)):
+        mos = replace(mos, models=rig.models.folder)
     shown = [(group, example_cell(group.found)) for group in mos.groups]
     points = [operating_points(rig, group.found, at, group.names[at], BOX) for group, at in shown]
     shown_once = [p for i, found in enumerate(points) for p in found if not i or p.cell != BIAS]
