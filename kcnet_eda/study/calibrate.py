@@ -18,7 +18,6 @@ from kcnet_eda.physical.edge_model import MeasuredCells
 from kcnet_eda.physical.relu_fit import box_points
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.rig import Rig
-from kcnet_eda.tools.pdk import run_beside
 from kcnet_eda.tools.rawfile import read_ac, read_sweep
 from kcnet_eda.tools.simulators import NGSPICE
 
@@ -297,4 +296,4 @@ def _sweep(rig: Rig, sizes: Sizes, theta: Floats, points: tuple[int, int], capac
         return _Measured(values[:, :n].T / i_unit, -values[:, n : 2 * n].T / i_unit, -values[:, -1], pin_c[0], pin_c[1])
 
     deck = _deck(rig, sizes, theta, points, capacitance)
-    return run_beside(rig.models, deck, "cells", _TIMEOUT_S, read)
+    return rig.run(deck, "cells", _TIMEOUT_S, read)
