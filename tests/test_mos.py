@@ -147,6 +147,14 @@ def test_calibrated_cells_are_the_ideal_law_within_their_tolerance(generic_rig):
     assert (again.fitted1 == found.fitted1).all() and again.reason == found.reason
 
 
+def test_a_constants_pins_are_taken_from_cells_that_are_off(generic_rig):
+    """A cell that always conducts shows what the shared bias lines do to it as some femtofarads, of either sign."""
+    found = calibrate(generic_rig, np.array([1.1, 0.6, 0.0]), np.array([0.3, -0.5, 0.5]))
+    k = found.sizes.k
+    for pin in (found.source_pin, found.target_pin):
+        assert (pin > 0).all() and pin[2] == pytest.approx(k[2] * np.median(pin[:2] / k[:2]))
+
+
 def test_a_theta_that_the_loop_cannot_reach_is_reported_with_the_reason(generic_rig):
     tight = replace(
         generic_rig, design=replace(generic_rig.design, offset_per_unit=5.0)
