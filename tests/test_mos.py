@@ -257,6 +257,18 @@ def test_the_cell_in_gf180mcu():
     assert found.share_of_full_scale(found.rms_error)[:4].max() < 0.005
 
 
+def test_edges_that_calibration_cannot_reach_are_named_with_the_reason_and_nothing_is_written(tmp_path):
+    """A hundred times the current: the largest slope needs a resistor shorter than the process draws."""
+    models = resource_dir("pdk_examples") / "generic180"
+    text = models.with_suffix(".yaml").read_text().replace("i0: 2u", "i0: 200u")
+    (tmp_path / "kit.yaml").write_text(text.replace("path: generic180", f"path: {models}"))
+    save_network(RING, tmp_path / "ring.kcnet")
+    with pytest.raises(InvalidInputError) as caught:
+        api.export(tmp_path / "ring.kcnet", tmp_path / "b", level="mos", pdk=tmp_path / "kit.yaml")
+    (short,) = (p for p in caught.value.problems if "the shortest that is drawn" in p)
+    assert short.startswith("edge 0 (θ1 = 1.1, θ2 = 0.64): θ fitted as (") and not (tmp_path / "b").exists()
+
+
 def test_a_process_of_ones_own_needs_one_yaml_file_from_export_to_simulation(tmp_path, monkeypatch):
     """Of another supply, common mode and current, simulated from elsewhere; and with models in another folder."""
     examples = resource_dir("pdk_examples")

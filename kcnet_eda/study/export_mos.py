@@ -111,8 +111,9 @@ def calibrated_circuit(net: Network, rig: Rig, scaling: Scaling, progress: Progr
     groups = calibrated(rig, buildable(net, kit), progress)
     mos = MosCircuit(build_circuit(net, scaling, (), None, "mos"), kit, rig.design, groups, rig.direct)
     problems = [
-        f"{group.names[i]} (θ1 = {group.found.theta1[i]:g}, θ2 = {group.found.theta2[i]:g}): {group.found.reason[i]}"
+        f"{edges[i]} (θ1 = {group.found.theta1[i]:g}, θ2 = {group.found.theta2[i]:g}): {group.found.reason[i]}"
         for group in groups
+        for edges in [_first_edges(group.edges)]
         for i in group.found.out_of_reach
     ]
     problems += mos.capacitance_problems()
