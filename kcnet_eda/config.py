@@ -80,11 +80,16 @@ def check_settings(content: dict[str, Any], kind: type[S], where: str) -> S:
         return kind.model_validate(content)
     except ValidationError as error:
         problems = [
-            f"{'.'.join(str(part) for part in e['loc']) or '(top)'}: {e['msg'].removeprefix('Value error, ')} "
-            f"(found {e['input']!r:.60}){_meaning(kind, e['loc'], e['type'])}"
+            f"{'.'.join(str(part) for part in e['loc']) or '(top)'}: {e['msg'].removeprefix('Value error, ')}"
+            f"{_found(e['type'], e['input'])}{_meaning(kind, e['loc'], e['type'])}"
             for e in error.errors()
         ]
         raise InvalidInputError(where, problems) from None
+
+
+def _found(error: str, value: object) -> str:
+    """What was there, in words; nothing where a key is missing, since the value is then all that stands beside it."""
+    return "" if error == "missing" else f" (found {value!r:.60})"
 
 
 def _meaning(kind: type[BaseModel], place: tuple[int | str, ...], error: str) -> str:

@@ -56,6 +56,16 @@ def require_writable(folder: Path) -> None:
         raise KcnetError(f"{folder}: cannot be written to: {error.strerror}") from error
 
 
+def require_free(path: Path, claims: Callable[[Path], list[str]]) -> None:
+    """Raise :class:`InvalidInputError` where ``path`` holds somebody's work, as :func:`build_folder` does, whose
+    ``claims`` this takes: before the work that fills the folder."""
+    path = path.resolve()
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        reasons = claims(path) if path.is_dir() else ["is a file"]
+        if reasons:
+            raise InvalidInputError(str(path), reasons, "Name a new folder, or remove this one yourself.")
+
+
 @contextmanager
 def build_folder(path: Path, claims: Callable[[Path], list[str]]) -> Iterator[Path]:
     """Give a scratch folder that becomes ``path`` when the block ends well, and vanishes when it does not.
@@ -68,11 +78,8 @@ def build_folder(path: Path, claims: Callable[[Path], list[str]]) -> Iterator[Pa
     InvalidInputError
         ``path`` exists and holds somebody's work.
     """
+    require_free(path, claims)
     path = path.resolve()
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        reasons = claims(path) if path.is_dir() else ["is a file"]
-        if reasons:
-            raise InvalidInputError(str(path), reasons, "Name a new folder, or remove this one yourself.")
     scratch = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -115,7 +115,7 @@ def test_files_are_complete_and_repeatable(generic, tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("simulated again")
 
-    monkeypatch.setattr("kcnet_eda.study.characterize.run_beside", refuse)
+    monkeypatch.setattr("kcnet_eda.study.rig.run_beside", refuse)
     assert api.characterize("generic180", tmp_path / "again.json", ["tt", "ss", "high"]) == record
 
 

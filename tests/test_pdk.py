@@ -29,6 +29,8 @@ from kcnet_eda.errors import (
 from kcnet_eda.export.pdk_deck import model_header, resistor_line, transistor_line
 from kcnet_eda.files import sha256_file
 from kcnet_eda.physical.pdk import load_pdk, shipped_pdks
+from kcnet_eda.study.rig import Bench
+from kcnet_eda.study.sizing import size_cells
 from kcnet_eda.tools.pdk import link_models, locate, prepare
 from kcnet_eda.tools.rawfile import read_sweep
 from kcnet_eda.tools.simulators import NGSPICE
@@ -167,6 +169,8 @@ def test_a_broken_file_has_all_its_breaks_listed_with_key_and_meaning(tmp_path):
         "options": "scale=1e-6",
     }.items():
         assert any(p.startswith(f"{key}: ") and word in p for p in caught.value.problems), f"{key}: {word}\n{said}"
+    (missing,) = (p for p in caught.value.problems if p.startswith("resistor.sheet_resistance"))
+    assert "found" not in missing  # nothing is there to show
 
 
 @pytest.mark.parametrize(
@@ -448,6 +452,10 @@ def test_a_length_below_its_bin_is_named(moon, tmp_path):
     said = str(caught.value)
     assert f"{moon}: devices.nmos nch at W = 1 µm, L = 0.75 µm, corner tt" in said
     assert "raise devices.nmos.length.min" in said
+    # and so says what begins without that check: an export, a characterisation
+    kit = load_pdk(moon)
+    with pytest.raises(ToolFailedError, match=r"devices\.nmos nch at W = 1 µm, L = 0\.75 µm(.*\n)*.*length\.min"):
+        size_cells(Bench(kit, prepare(kit)))
 
 
 def test_a_model_that_does_not_converge_is_one_error(moon, tmp_path):
@@ -464,6 +472,16 @@ def test_a_model_that_does_not_converge_is_one_error(moon, tmp_path):
     ) as caught:
         api.pdk_check(moon, ["tt"])
     assert str(moon) in str(caught.value)
+    kit = load_pdk(moon)
+    with pytest.raises(NotConvergedError, match=r"devices\.nmos nloop at W = (.*\n)*.*operating point"):
+        size_cells(Bench(kit, prepare(kit)))
+
+
+def test_a_deck_that_fails_though_each_device_works_names_the_kits_file_and_the_log(moon):
+    kit = load_pdk(moon)
+    with pytest.raises(ToolFailedError, match=r"moon\.yaml: (.*\n)*.*Each device passes") as caught:
+        Bench(kit, prepare(kit)).run("* nothing\nx1 a 0 nosuch\n.end\n", "nothing", 60.0, lambda folder: folder)
+    assert "log.txt" in str(caught.value)
 
 
 def test_a_simulator_that_hangs_is_one_error(moon, fake_program, monkeypatch):

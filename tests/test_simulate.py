@@ -1,5 +1,6 @@
 """The whole path on a few digits, its store, its resume, its report."""
 
+import io
 import json
 import re
 import shutil
@@ -12,7 +13,9 @@ import pytest
 from conftest import random_network
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from kcnet_eda.cli.progress import RichProgress
 from kcnet_eda.dynamics.contract import node_scales
 from kcnet_eda.errors import KcnetError
 from kcnet_eda.network.data import digits
@@ -239,3 +242,11 @@ def test_the_fast_engine_is_a_simulator_like_the_others(tmp_path, monkeypatch):
     assert "Runge-Kutta" in page and "no circuit was simulated" in page
     with np.load(tmp_path / "r" / "outputs.npz") as outputs:
         assert np.isfinite(outputs["v_end"]).all() and (outputs["v_end"] != outputs["v_end_software"]).any()
+
+
+def test_where_there_is_no_terminal_a_stage_has_a_line_before_and_after():
+    said = io.StringIO()
+    with RichProgress(Console(file=said)) as progress, progress.stage("about 9 s a run", 2) as advance:
+        assert said.getvalue() == "about 9 s a run: 2 to do\n"  # an estimate is one only if it comes before
+        advance(2)
+    assert re.fullmatch(r"about 9 s a run: 2 done in [\d.]+ s", said.getvalue().splitlines()[1])

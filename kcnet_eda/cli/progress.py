@@ -43,6 +43,8 @@ class RichProgress:
         """Open a bar of ``total``; yields what advances it. A note stands beside the bar, or has a line of its own."""
         started = time.monotonic()
         task = self._bars.add_task(name, total=total)
+        if not self._console.is_terminal:
+            self._console.print(f"{name}: {total} to do", soft_wrap=True)
 
         def advance(n: int, note: str = "") -> None:
             self._bars.update(task, advance=n, description=f"{name}: {note}" if note else None)
@@ -51,4 +53,4 @@ class RichProgress:
 
         yield advance
         if not self._console.is_terminal:
-            self._console.print(f"{name}: {total} done in {time.monotonic() - started:.1f} s")
+            self._console.print(f"{name}: {total} done in {time.monotonic() - started:.1f} s", soft_wrap=True)

@@ -27,13 +27,14 @@ from kcnet_eda.export.netlist import all_nets, edge_map_csv, render_gated_netlis
 from kcnet_eda.export.render import render
 from kcnet_eda.export.testbench import ORDERS, Sample, SolverSettings, gated_window, render_testbench, stage_window
 from kcnet_eda.export.veriloga import module_source
-from kcnet_eda.files import build_folder, sha256_bytes, sha256_file
+from kcnet_eda.files import build_folder, require_free, sha256_bytes, sha256_file
 from kcnet_eda.lowering.passes import DEFAULT_PASSES, Ranges, parse_passes
 from kcnet_eda.network.graph import Network, labels
 from kcnet_eda.network.published_form import is_generative
 from kcnet_eda.network.store import load_network, network_path, save_network
 from kcnet_eda.network.validate import unreachable_readout
 from kcnet_eda.physical.audit import audit, voltage_ranges
+from kcnet_eda.physical.pdk import kit_text
 from kcnet_eda.physical.scaling import resolve
 from kcnet_eda.units import parse_si
 
@@ -133,6 +134,7 @@ def export(
     """
     if level not in EXPORTED_HERE:
         raise InvalidInputError(f"--level {level}", ["is not built"], f"Levels: {', '.join(LEVELS)}.")
+    require_place(out)
     source = network_path(network)
     net = load_network(source)
     passes = parse_passes(lower) if level == "behavioral" else ()
@@ -184,6 +186,11 @@ def choose_settings(net: Network, examples: Examples, error: float) -> dict[str,
     }
 
 
+def require_place(out: Path) -> None:
+    """Raise :class:`InvalidInputError` where a bundle must not be written to ``out``: asked before work of minutes."""
+    require_free(out, _claims)
+
+
 def _claims(path: Path) -> list[str]:
     """Why the folder ``path`` must not be replaced by a new bundle: it is no bundle, or its receiver worked in it."""
     try:
@@ -219,6 +226,8 @@ def _write(
         (folder / "netlist" / "devices.csv").write_text(mos.devices_csv())
         (folder / "netlist" / "periphery.sp").write_text(mos.periphery())
         write_by_hand(folder, mos)
+        if mos.kit_file is not None:
+            (folder / mos.kit_file).write_text(kit_text(mos.pdk, mos.models))
     save_network(net, folder / "network.kcnet")
 
     sample = Sample("the first example input", examples.x0[0, 1:] * scaling.v_unit, "example")

@@ -22,7 +22,7 @@ def write_by_hand(folder: Path, mos: MosCircuit) -> None:
     examples = {
         g.found.kind: (g.names[example_cell(g.found)], g.found.theta[example_cell(g.found)]) for g in mos.groups
     }
-    write_schematics(folder / "schematic", mos.design, examples)
+    write_schematics(folder / "schematic", mos.pdk, mos.design, examples)
     header = mos.header("../models", [f"../osdi/{o.module}.osdi" for o in mos.pdk.osdi])
     text = render("mos/cell.j2", header=header, design=mos.design, box=BOX, cell=CELL, bias_name=BIAS)
     (folder / "testbench" / "cell.sp").write_text(text)

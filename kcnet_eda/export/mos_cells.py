@@ -192,13 +192,21 @@ def _tanh_cell(placer: Placer, design: CellDesign, sizes: TanhSizes, at: int, th
     )
 
 
-def bias_cell(placer: Placer, design: CellDesign, n_cells: int) -> str:
-    """The bias generator (pins :data:`BIAS_PINS`) for ``n_cells`` cells, its devices placed by ``placer``.
+@dataclass(frozen=True)
+class ClampLine:
+    """How the bias generator makes the clamps' few nanoamperes ``current`` [A] of I_u, in two steps: a small PMOS
+    ``source`` beside the source unit, then a mirror of ``down`` NMOS ``sink`` to one whose output ``out`` reference
+    clamps share."""
 
-    The clamps' few nanoamperes come from I_u in two steps: a small PMOS beside the source unit, then a mirror of
-    ``c_down`` to one whose output ``c_out`` reference clamps share.
-    """
-    pdk = placer.pdk
+    source: Geometry
+    sink: Geometry
+    down: int
+    out: int
+    current: float
+
+
+def clamp_line(pdk: Pdk, design: CellDesign) -> ClampLine:
+    """The devices of the clamps' gate line."""
     p, n = pdk.devices.pmos, pdk.devices.nmos
     source, c_out = design.source, 4
     small_l = p.length.snap(min(2.5 * source.l, p.length.max))
@@ -206,17 +214,19 @@ def bias_cell(placer: Placer, design: CellDesign, n_cells: int) -> str:
     first = design.i_unit * (small_w / small_l) / (source.w / source.l)
     wanted = design.clamp_share * design.full_scale_per_mirror * design.i_unit
     c_down = max(1, round(first / (c_out * wanted)))
+    small_sink = Geometry(n.width.snap(max(design.tail.w / 2, n.width.min)), design.source.l)
+    return ClampLine(Geometry(small_w, small_l), small_sink, c_down, c_out, first / (c_down * c_out))
+
+
+def bias_cell(placer: Placer, design: CellDesign, n_cells: int) -> str:
+    """The bias generator (pins :data:`BIAS_PINS`) for ``n_cells`` cells, its devices placed by ``placer``."""
     return render(
         "mos/bias.j2",
         c=design,
         i_unit=design.i_unit,
         r_ref=design.v_ref / (2 * design.i_unit),
         r_amp=(design.supply - _AMPLIFIER_DROP) / (_AMPLIFIER_CURRENT * design.i_unit),
-        small_source=Geometry(small_w, small_l),
-        small_sink=Geometry(n.width.snap(max(design.tail.w / 2, n.width.min)), design.source.l),
-        c_down=c_down,
-        c_out=c_out,
-        clamp_current=first / (c_down * c_out),
+        line=clamp_line(placer.pdk, design),
         decoupling=_DECOUPLING + _DECOUPLING_A_CELL * n_cells,
         nmos=placer.nmos,
         pmos=placer.pmos,
@@ -249,13 +259,19 @@ def bench(
     }
 
 
-def write_cell(pdk: Pdk, design: CellDesign, direct: bool) -> tuple[str, list[Device]]:
-    """The write switch (pins in out wr wrb vdd vss), and its devices."""
+def switch_sizes(pdk: Pdk, design: CellDesign) -> tuple[Geometry, Geometry]:
+    """A finger of the write switch: n and p."""
     nmos, pmos = pdk.devices.nmos, pdk.devices.pmos
-    placer = Placer(pdk, "kc_write", direct)
     share = design.i_unit / _SWITCH_CURRENT
     n = Geometry(nmos.width.snap(max(_SWITCH_WIDTH * share, nmos.width.min)), nmos.length.min)
     p = Geometry(pmos.width.snap(max(2 * _SWITCH_WIDTH * share, pmos.width.min)), pmos.length.min)
+    return n, p
+
+
+def write_cell(pdk: Pdk, design: CellDesign, direct: bool) -> tuple[str, list[Device]]:
+    """The write switch (pins in out wr wrb vdd vss), and its devices."""
+    placer = Placer(pdk, "kc_write", direct)
+    n, p = switch_sizes(pdk, design)
     return render("mos/write_switch.j2", n=n, p=p, nmos=placer.nmos, pmos=placer.pmos), placer.devices
 
 

@@ -21,17 +21,17 @@ from kcnet_eda.physical.calibration import Calibration, CellGroup, ExampleRun, O
 from kcnet_eda.physical.cell_design import BOX, CellDesign
 from kcnet_eda.physical.cell_kind import RELU_CELL
 from kcnet_eda.physical.mos_cell import CellSizes
-from kcnet_eda.physical.pdk import Pdk, shipped_pdks
+from kcnet_eda.physical.pdk import Pdk, is_shipped
 from kcnet_eda.physical.tanh_cell import TanhLimits
 
 Floats = NDArray[np.float64]
 
 #: How nodes start: held by .ic in the operating point, or written through switches.
 STARTS = ("ic", "switches")
-#: Of a model unit of time: how long the switches write, some 40 of their time constants, and their gates' edges.
+#: Of a model unit of time: how long the switches write, more than ten of their time constants, and their gates' edges.
 WRITE_SHARE, _EDGE_SHARE = 0.1, 1 / 300
 
-#: Of a bundle whose kit is not a shipped one.
+#: Of a bundle whose kit is not a shipped one, or has its models elsewhere.
 KIT_FILE = "pdk.yaml"
 _FF = 1e15  # a farad
 
@@ -41,7 +41,7 @@ class MosCircuit:
     """The transistors of a circuit: its edges as calibrated cells, a group for each kind of cell. ``direct`` places the
     transistors' own models instead of their wrapper subcircuits. ``start`` is one of :data:`STARTS`. ``operating`` are
     the operating points of one cell's transistors of each kind and of the bias generator's, ``example`` what the
-    bundle's example did here."""
+    bundle's example did here, ``models`` their folder, where nothing but the bundle can tell."""
 
     circuit: Circuit
     pdk: Pdk
@@ -52,6 +52,12 @@ class MosCircuit:
     start: str = "ic"
     operating: tuple[OperatingPoint, ...] = ()
     example: ExampleRun | None = None
+    models: Path | None = None
+
+    @property
+    def kit_file(self) -> str | None:
+        """The bundle's own file of the kit; None if it is as shipped."""
+        return None if is_shipped(self.pdk) and self.models is None else KIT_FILE
 
     def header(self, models: str | Path, osdi: Sequence[str | Path]) -> str:
         """The lines that load the kit's models from ``models``."""
@@ -61,7 +67,7 @@ class MosCircuit:
         """What a manifest says of it; a kit that is not shipped is in the bundle's own file."""
         return {
             "pdk": self.pdk.name,
-            "pdk_file": None if shipped_pdks().get(self.pdk.name) == self.pdk.file else KIT_FILE,
+            "pdk_file": self.kit_file,
             "direct": self.direct,
             "write_time": self.write_time,
             "example": None if self.example is None else asdict(self.example),

@@ -10,10 +10,12 @@ from typing import Literal
 import schemdraw
 import schemdraw.elements as elm
 
-from kcnet_eda.export.mos_cells import BIAS, EDGE_PINS
+from kcnet_eda.export.mos_cells import BIAS, EDGE_PINS, clamp_line, switch_sizes
 from kcnet_eda.export.render import render
-from kcnet_eda.physical.cell_design import CellDesign, Geometry
+from kcnet_eda.physical.cell_design import BOX, CellDesign, Geometry
 from kcnet_eda.physical.cell_kind import TANH_CELL, CellKind
+from kcnet_eda.physical.pdk import Pdk
+from kcnet_eda.units import format_si
 
 _FET = 1.67  # drawing units from a transistor's drain to its source
 _GATE_OUT = 0.92  # from its channel to its gate's end
@@ -79,9 +81,13 @@ class _Sheet:
         """vss."""
         self._drawing += elm.Ground().at(at)
 
-    def resistor(self, a: Point, b: Point, text: str) -> None:
+    def resistor(self, a: Point, b: Point, text: str, side: Literal["top", "bottom"] = "top") -> None:
         """A resistor between two points."""
-        self._drawing += elm.Resistor().at(a).to(b).label(text, fontsize=_SMALL)
+        self._drawing += elm.Resistor().at(a).to(b).label(text, loc=side, fontsize=_SMALL)
+
+    def capacitor(self, a: Point, b: Point, text: str) -> None:
+        """A capacitor between two points."""
+        self._drawing += elm.Capacitor().at(a).to(b).label(text, fontsize=_SMALL)
 
     def svg(self, title: str, at: Point) -> bytes:
         """The finished picture with a title."""
@@ -96,8 +102,8 @@ def _size(g: Geometry, units: str = "") -> str:
 def edge_schematic(c: CellDesign) -> bytes:
     """SVG of the rectifying edge cell; k and mk are units, sizes in µm."""
     s = _Sheet()
-    low, top, x_row, e_row, pair = 3.2, 8.0, 6.0, 3.5, 5.6
-    for x, gate, net, pin, n in ((0.0, "left", "vbn", "ip", "1"), (4.2, "right", "vbn", "in", "2")):
+    low, top, x_row, e_row, pair, right = 3.2, 8.0, 6.0, 3.5, 5.6, 5.2
+    for x, gate, net, pin, n in ((0.0, "left", "vbn", "ip", "1"), (right, "right", "vbn", "in", "2")):
         side: Side = "left" if gate == "left" else "right"
         end = s.fet("nmos", f"pair{n}", _size(c.pair, "k"), (x, pair), side, pin)
         s.wire(end, (x, low))
@@ -111,82 +117,93 @@ def edge_schematic(c: CellDesign) -> bytes:
     s.dot((-3.8, e_row))
     s.net((-3.8, e_row), "w1", "right")
     s.ground(s.fet("nmos", "folt", _size(c.tail), (-3.8, low), "left", "vbn"))
-    s.resistor((0.0, e_row), (4.2, e_row), "deg: R = V0/(I0·θ1) − 2/gm")
-    s.net((4.2, pair), "vdd", "right")
+    s.resistor((0.0, e_row), (right, e_row), "deg: R = V0/(I0·θ1) − 2/gm", "bottom")
+    for x in (1.0, right - 1.0):
+        s.dot((x, e_row))
+        s.wire((x, e_row), (x, e_row + 0.6))
+    s.capacitor((1.0, e_row + 0.6), (right - 1.0, e_row + 0.6), f"{format_si(c.lead, 's')}/R")
+    s.net((right, pair), "vdd", "right")
     s.vdd((0.0, top))
     s.wire(s.fet("pmos", "src", f"{c.source.l:g} long, k − θ2 units", (0.0, top), "left", "vbp"), (0.0, pair))
     # node x: the rectifier
-    s.wire((0.0, x_row), (7.4, x_row))
+    s.wire((0.0, x_row), (8.8, x_row))
     s.dot((0.0, x_row))
     s.net((2.6, x_row + 0.2), "x", "right")
-    s.vdd((7.4, top))
-    s.wire(s.fet("pmos", "mir", _size(c.mirror, "mk"), (7.4, top), "right"), (7.4, x_row))
-    s.wire((7.4 + _GATE_OUT, top - _PMOS_GATE), (7.4 + _GATE_OUT, x_row), (7.4, x_row))
-    s.dot((7.4, x_row))
-    s.ground(s.fet("pmos", "clamp", _size(c.clamp), (7.4, x_row), "right", "vclp"))
-    s.wire((7.4 + _GATE_OUT, top - _PMOS_GATE), (10.2 - _GATE_OUT, top - _PMOS_GATE))
-    s.vdd((10.2, top))
-    end = s.fet("pmos", "out", _size(c.mirror, "mk"), (10.2, top), "left")
-    s.wire(end, (10.2, 5.6))
-    s.net((10.2, 5.4), "d", "right")
+    s.vdd((8.8, top))
+    s.wire(s.fet("pmos", "mir", _size(c.mirror, "mk"), (8.8, top), "right"), (8.8, x_row))
+    s.wire((8.8 + _GATE_OUT, top - _PMOS_GATE), (8.8 + _GATE_OUT, x_row), (8.8, x_row))
+    s.dot((8.8, x_row))
+    s.ground(s.fet("pmos", "clamp", f"{c.clamp.w:g}·f²/mk wide\n{c.clamp.l:g} long", (8.8, x_row), "right", "vclp"))
+    s.wire((8.8 + _GATE_OUT, top - _PMOS_GATE), (11.6 - _GATE_OUT, top - _PMOS_GATE))
+    s.vdd((11.6, top))
+    end = s.fet("pmos", "out", _size(c.mirror, "mk"), (11.6, top), "left")
+    s.wire(end, (11.6, 5.6))
+    s.net((11.6, 5.4), "d", "right")
     # the cascoded sink
-    s.vdd((13.2, top))
-    s.wire(s.fet("pmos", "copy", _size(c.mirror, "mk"), (13.2, top), "left", "x"), (13.2, pair))
-    s.wire(s.fet("nmos", "cas1", _size(c.cascode, "mk"), (13.2, pair), "right", diode=True), (13.2, low))
-    s.ground(s.fet("nmos", "snk1", _size(c.sink, "mk"), (13.2, low), "right", diode=True))
-    s.wire((17.4, 6.2), (17.4, pair))
-    s.net((17.4, 6.4), "s", "right")
-    s.wire(s.fet("nmos", "cas2", _size(c.cascode, "mk"), (17.4, pair), "left"), (17.4, low))
-    s.ground(s.fet("nmos", "snk2", f"{c.sink.w:g}/trim ×mk", (17.4, low), "left"))
+    s.vdd((14.6, top))
+    s.wire(s.fet("pmos", "copy", _size(c.mirror, "mk"), (14.6, top), "left", "x"), (14.6, pair))
+    s.wire(s.fet("nmos", "cas1", _size(c.cascode, "mk"), (14.6, pair), "right", diode=True), (14.6, low))
+    s.ground(s.fet("nmos", "snk1", _size(c.sink, "mk"), (14.6, low), "right", diode=True))
+    s.wire((18.8, 6.2), (18.8, pair))
+    s.net((18.8, 6.4), "s", "right")
+    s.wire(s.fet("nmos", "cas2", _size(c.cascode, "mk"), (18.8, pair), "left"), (18.8, low))
+    s.ground(s.fet("nmos", "snk2", f"{c.sink.w:g}/trim ×mk", (18.8, low), "left"))
     for y in (pair - _NMOS_GATE, low - _NMOS_GATE):
-        s.wire((13.2 + _GATE_OUT, y), (17.4 - _GATE_OUT, y))
+        s.wire((14.6 + _GATE_OUT, y), (18.8 - _GATE_OUT, y))
     # the trickle: into y, and back to s
-    s.dot((13.2, 5.6))
-    s.net((13.3, 5.6), "y", "right")
-    for x, name, net in ((20.2, "trk1", "y"), (23.4, "trk2", "s")):
+    s.dot((14.6, 5.6))
+    s.net((14.7, 5.6), "y", "right")
+    for x, name, net in ((21.6, "trk1", "y"), (24.8, "trk2", "s")):
         s.vdd((x, top))
         s.wire(s.fet("pmos", name, _size(c.trickle), (x, top), "left", "vbp"), (x, 5.6))
         s.net((x, 5.4), net, "right")
     title = "Edge cell: i(s → d) = I0·ReLU(θ1·(v(ip) − v(in))/V0 + θ2). W/L in µm, ×units in parallel"
-    s.text((-5.6, 9.0), "p-wells: pair1 and fol in w1, pair2 in its source; all others in vss", "left")
-    return s.svg(title, (-5.6, 9.6))
+    notes = (
+        "p-wells: pair1 and fol in w1, pair2 in its source; all others in vss. The netlist has the wells' capacitance",
+        f"f = ({2 * BOX:g}·|θ1| + θ2)/{c.full_scale_per_mirror:g}: the cell's full scale over a mirror unit's. Where "
+        "the clamp cannot be drawn so narrow, it is longer",
+    )
+    for y, note in zip((9.9, 9.3), notes, strict=True):
+        s.text((-5.6, y), note, "left")
+    return s.svg(title, (-5.6, 10.5))
 
 
-def bias_schematic(c: CellDesign) -> bytes:
+def bias_schematic(pdk: Pdk, c: CellDesign) -> bytes:
     """SVG of the bias generator."""
     s = _Sheet()
     top, mid, low = 8.0, 5.6, 3.0
+    small = clamp_line(pdk, c)
     # reference amplifier
     s.vdd((0, top))
     s.resistor((0, top), (0, mid), "amp")
     s.wire((0, mid), (0, low))
     s.ground(s.fet("nmos", "ab", _size(c.tail, "2"), (0, low), "right", "ab", diode=True))
-    for x, gate, name, load, net in ((3.4, "left", "a1", "a3", "vref"), (6.9, "right", "a2", "a4", "fb")):
+    for x, gate, name, load, net in ((3.4, "left", "a1", "a3", "vref"), (7.6, "right", "a2", "a4", "fb")):
         side: Side = "left" if gate == "left" else "right"
         s.vdd((x, top))
         other: Side = "right" if gate == "left" else "left"
         end = s.fet("pmos", load, _size(c.source), (x, top), other, diode=load == "a3")
         s.wire(end, (x, mid))
-        s.wire(s.fet("nmos", name, _size(c.pair, "2"), (x, mid), side, net), (x, 3.5), (5.15, 3.5))
-    s.wire((3.4 + _GATE_OUT, top - _PMOS_GATE), (6.9 - _GATE_OUT, top - _PMOS_GATE))
-    s.dot((6.9, mid))
-    s.wire((6.9, mid), (8.0, mid))
-    s.net((7.4, mid + 0.2), "g", "right")
-    s.wire((5.15, 3.5), (5.15, low))
-    s.dot((5.15, 3.5))
-    s.ground(s.fet("nmos", "at", _size(c.tail, "2"), (5.15, low), "left", "ab"))
+        s.wire(s.fet("nmos", name, _size(c.pair, "2"), (x, mid), side, net), (x, 3.5), (5.5, 3.5))
+    s.wire((3.4 + _GATE_OUT, top - _PMOS_GATE), (7.6 - _GATE_OUT, top - _PMOS_GATE))
+    s.dot((7.6, mid))
+    s.wire((7.6, mid), (8.7, mid))
+    s.net((8.1, mid + 0.2), "g", "right")
+    s.wire((5.5, 3.5), (5.5, low))
+    s.dot((5.5, 3.5))
+    s.ground(s.fet("nmos", "at", _size(c.tail, "2"), (5.5, low), "left", "ab"))
     # V_ref over R
-    s.vdd((9.6, top))
-    s.wire(s.fet("pmos", "pm", _size(c.source, "2"), (9.6, top), "right", "pm", diode=True), (9.6, mid))
-    end = s.fet("nmos", "pass", _size(c.pair, "4"), (9.6, mid), "left", "g")
+    s.vdd((11.0, top))
+    s.wire(s.fet("pmos", "pm", _size(c.source, "2"), (11.0, top), "right", "pm", diode=True), (11.0, mid))
+    end = s.fet("nmos", "pass", _size(c.pair, "4"), (11.0, mid), "left", "g")
     s.dot(end)
     s.net(end, "fb", "right")
-    s.resistor(end, (9.6, 1.4), "ref: v(vref)/(2·I0)")
-    s.ground((9.6, 1.4))
+    s.resistor(end, (11.0, 1.4), "ref: v(vref)/(2·I0)")
+    s.ground((11.0, 1.4))
     # gate lines
     for x, p, n, p_net, p_diode, line in (
-        (13.0, "pn", "bn", "pm", False, "vbn"),
-        (16.4, "bp2", "bp1", "", True, "vbp"),
+        (14.4, "pn", "bn", "pm", False, "vbn"),
+        (17.8, "bp2", "bp1", "", True, "vbp"),
     ):
         s.vdd((x, top))
         s.wire(s.fet("pmos", p, _size(c.source), (x, top), "left", p_net, diode=p_diode), (x, low))
@@ -196,52 +213,59 @@ def bias_schematic(c: CellDesign) -> bytes:
         s.wire((x, 4.2), (x + 0.8, 4.2))
         s.net((x + 0.8, 4.2), line, "right")
     # the clamps' line
-    s.vdd((20.0, top))
-    s.wire(s.fet("pmos", "c1", "small", (20.0, top), "left", "vbp"), (20.0, low))
-    s.ground(s.fet("nmos", "c2", "small ×down", (20.0, low), "right", diode=True))
-    s.vdd((24.2, top))
-    end = s.fet("pmos", "c4", _size(c.mirror, "4"), (24.2, top), "right", diode=True)
-    s.wire(end, (24.2, mid))
-    s.wire(s.fet("pmos", "c5", _size(c.clamp, "4"), (24.2, mid), "right", "vclp", diode=True), (24.2, low))
-    s.ground(s.fet("nmos", "c3", "small", (24.2, low), "left"))
-    s.wire((20.0 + _GATE_OUT, low - _NMOS_GATE), (24.2 - _GATE_OUT, low - _NMOS_GATE))
-    return s.svg("Bias generator: I0 = v(vref)/(2·R) with R of the edges' resistor type. W/L in µm", (-1.5, 9.6))
+    s.vdd((21.4, top))
+    s.wire(s.fet("pmos", "c1", _size(small.source), (21.4, top), "left", "vbp"), (21.4, low))
+    s.ground(s.fet("nmos", "c2", _size(small.sink, f"{small.down}"), (21.4, low), "right", diode=True))
+    s.vdd((25.8, top))
+    end = s.fet("pmos", "c4", _size(c.mirror, f"{small.out}"), (25.8, top), "right", diode=True)
+    s.wire(end, (25.8, mid))
+    s.wire(s.fet("pmos", "c5", _size(c.clamp, f"{small.out}"), (25.8, mid), "right", "vclp", diode=True), (25.8, low))
+    s.ground(s.fet("nmos", "c3", _size(small.sink), (25.8, low), "left"))
+    s.wire((21.4 + _GATE_OUT, low - _NMOS_GATE), (25.8 - _GATE_OUT, low - _NMOS_GATE))
+    return s.svg(
+        "Bias generator: I0 = v(vref)/(2·R) with R of the edges' type. W/L in µm; capacitors on g, vbn, vbp, vclp",
+        (-1.5, 9.6),
+    )
 
 
-def periphery_schematics(c: CellDesign) -> dict[str, bytes]:
+def periphery_schematics(pdk: Pdk, c: CellDesign) -> dict[str, bytes]:
     """SVG of the write switch and of the read buffer."""
     s = _Sheet()
+    sizes = dict(zip(("nmos", "pmos"), switch_sizes(pdk, c), strict=True))
     for x, kind, name, gate in ((0.0, "nmos", "sn", "wr"), (3.4, "pmos", "sp", "wrb")):
-        s.wire(s.fet(kind, name, "×2", (x, 3.0), "left", gate), (x, 0.9))
+        s.wire(s.fet(kind, name, _size(sizes[kind], "2"), (x, 3.0), "left", gate), (x, 0.9))
         s.wire((x, 3.0), (x, 3.6))
     s.wire((-1.0, 0.9), (3.4, 0.9))
     s.dot((0.0, 0.9))
     s.dot((3.4, 3.6))
     s.net((-1.0, 0.9), "in", "left")
-    s.wire((0.0, 3.6), (12.0, 3.6))
-    s.net((12.0, 3.6), "out", "right")
-    for x, kind, name, gate in ((6.8, "nmos", "dn", "wrb"), (10.2, "pmos", "dp", "wr")):
-        end = s.fet(kind, name, "×1", (x, 3.0), "left", gate)
+    s.wire((0.0, 3.6), (13.6, 3.6))
+    s.net((13.6, 3.6), "out", "right")
+    for x, kind, name, gate in ((6.8, "nmos", "dn", "wrb"), (11.2, "pmos", "dp", "wr")):
+        end = s.fet(kind, name, _size(sizes[kind]), (x, 3.0), "left", gate)
         s.wire((x, 3.6), (x, 3.0))
-        s.wire(end, (x, end[1] - 0.2), (x + 0.8, end[1] - 0.2), (x + 0.8, 3.6))
-        s.dot((x + 0.8, 3.6))
+        s.wire(end, (x, end[1] - 0.2), (x + 1.5, end[1] - 0.2), (x + 1.5, 3.6))
+        s.dot((x + 1.5, 3.6))
         s.dot((x, 3.6))
-    write = s.svg("Write switch; the shorted halves take up its charge", (-1.0, 4.6))
+    write = s.svg("Write switch; the shorted halves take up its charge. W/L in µm", (-1.0, 4.6))
     r = _Sheet()
-    for x, gate, name, load, net in ((0.0, "left", "in", "m1", "in"), (3.4, "right", "fb", "m2", "out")):
+    for x, gate, name, load, net in ((0.0, "left", "in", "m1", "in"), (4.4, "right", "fb", "m2", "out")):
         side: Side = "left" if gate == "left" else "right"
         other: Side = "right" if gate == "left" else "left"
         r.vdd((x, 6.0))
         r.wire(r.fet("pmos", load, _size(c.mirror, "8"), (x, 6.0), other, diode=load == "m1"), (x, 3.6))
         size = f"{c.pair.w:g}/{2 * c.pair.l:g} ×8"
-        r.wire(r.fet("nmos", name, size, (x, 3.6), side, net), (x, 1.6), (1.7, 1.6))
-    r.wire((_GATE_OUT, 6.0 - _PMOS_GATE), (3.4 - _GATE_OUT, 6.0 - _PMOS_GATE))
-    r.dot((3.4, 3.9))
-    r.wire((3.4, 3.9), (4.6, 3.9))
-    r.net((4.6, 3.9), "out", "right")
-    r.dot((1.7, 1.6))
-    r.ground(r.fet("nmos", "tail", _size(c.tail, "8"), (1.7, 1.6), "left", "vbn"))
-    return {"kc_write.svg": write, "kc_read.svg": r.svg("Read buffer: five transistors as a follower", (-1.0, 7.6))}
+        r.wire(r.fet("nmos", name, size, (x, 3.6), side, net), (x, 1.6), (2.2, 1.6))
+    r.wire((_GATE_OUT, 6.0 - _PMOS_GATE), (4.4 - _GATE_OUT, 6.0 - _PMOS_GATE))
+    r.dot((4.4, 3.9))
+    r.wire((4.4, 3.9), (5.6, 3.9))
+    r.net((5.6, 3.9), "out", "right")
+    r.dot((2.2, 1.6))
+    r.ground(r.fet("nmos", "tail", _size(c.tail, "8"), (2.2, 1.6), "left", "vbn"))
+    return {
+        "kc_write.svg": write,
+        "kc_read.svg": r.svg("Read buffer: five transistors as a follower. W/L in µm", (-1.0, 7.6)),
+    }
 
 
 def edge_symbol(cell: str, parameters: Mapping[str, float]) -> str:
@@ -291,7 +315,7 @@ def tanh_schematic(c: CellDesign) -> bytes:
 
 
 def write_schematics(
-    folder: Path, design: CellDesign, examples: Mapping[CellKind, tuple[str, Sequence[float]]]
+    folder: Path, pdk: Pdk, design: CellDesign, examples: Mapping[CellKind, tuple[str, Sequence[float]]]
 ) -> None:
     """Write pictures and symbols into ``folder``, which is made; ``examples`` are a cell and its parameters of each
     kind that there is."""
@@ -299,8 +323,8 @@ def write_schematics(
     draw = {kind.prefix: tanh_schematic if kind is TANH_CELL else edge_schematic for kind in examples}
     pictures = {
         **{f"{prefix}.svg": picture(design) for prefix, picture in draw.items()},
-        f"{BIAS}.svg": bias_schematic(design),
-        **periphery_schematics(design),
+        f"{BIAS}.svg": bias_schematic(pdk, design),
+        **periphery_schematics(pdk, design),
     }
     for name, picture in pictures.items():
         (folder / name).write_bytes(picture)

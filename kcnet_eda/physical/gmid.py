@@ -77,9 +77,11 @@ class GmIdTable:
         return float(np.interp(np.log(current), np.log(density), self._row("gm_id", length)))
 
     def reaches(self, current: float, length: float) -> bool:
-        """Whether the table covers a ``current`` [A/µm of width] at ``length`` [µm]."""
-        lowest, highest = self.current_span(length)
-        return lowest <= current <= highest
+        """Whether the table covers a ``current`` [A/µm of width] at ``length`` [µm]: below the peak of gm/I_D leakage
+        counts, not the gate."""
+        density = self._row("current", length)
+        first = int(np.argmax(self._row("gm_id", length)))
+        return float(density[first]) <= current <= float(density.max())
 
     def current_span(self, length: float) -> tuple[float, float]:
         """The smallest and the largest current of the table at ``length`` [µm], A/µm of width."""

@@ -123,10 +123,11 @@ def range_problems(limits: CellLimits, theta1: Floats, theta2: Floats, names: Se
             f"4·|θ1| + θ2 is below {limits.full_scale_min:g}, lost in the corner: prune it",
         ),
     )
-    found: list[tuple[int, str]] = []
+    found: dict[int, list[str]] = {}
     for bad, why in checks:
-        found += [(i, why) for i in np.flatnonzero(bad).tolist()]
-    return [f"{names[i]}: θ1 = {theta1[i]:g}, θ2 = {theta2[i]:g}: {why}" for i, why in sorted(found)]
+        for i in np.flatnonzero(bad).tolist():
+            found.setdefault(i, []).append(why)
+    return [f"{names[i]}: θ1 = {theta1[i]:g}, θ2 = {theta2[i]:g}: {'; '.join(found[i])}" for i in sorted(found)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from kcnet_eda.config import Settings, check_settings, read_yaml
@@ -384,6 +385,20 @@ class Pdk(Settings):
 def shipped_pdks() -> dict[str, Path]:
     """The kits that come with the program: name and file."""
     return dict(sorted((path.stem, path) for path in resource_dir("pdk_examples").glob("*.yaml")))
+
+
+def is_shipped(pdk: Pdk) -> bool:
+    """Whether a kit is one that comes along, as it comes."""
+    return shipped_pdks().get(pdk.name) == pdk.file
+
+
+def kit_text(pdk: Pdk, models: Path | None) -> str:
+    """A kit's file for another folder; with ``models`` its source.path is that folder, which it may have as relative to
+    the file, or not at all."""
+    content = read_yaml(pdk.file)
+    if models is not None:
+        content["source"] = {**content.get("source", {}), "path": str(models.resolve())}
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
 
 
 def load_pdk(name: str | Path) -> Pdk:

@@ -18,13 +18,12 @@ from kcnet_eda.physical.edge_model import MeasuredCells
 from kcnet_eda.physical.relu_fit import box_points
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.rig import Rig
-from kcnet_eda.tools.pdk import run_beside
 from kcnet_eda.tools.rawfile import read_ac, read_sweep
 from kcnet_eda.tools.simulators import NGSPICE
 
 Floats = NDArray[np.float64]
 
-_VERSION = 5  # of what the loop and its fit do: results of another are not taken from the cache
+_VERSION = 6  # of what the loop and its fit do: results of another are not taken from the cache
 _AIM = 0.0015  # of full scale, what θ1 and θ2 are off at the box's edge: corrections stop here
 _RATIO_AIM = 0.003  # likewise of the two ends' currents; the sink's length has steps of 0.4 %
 _PASSES = 9
@@ -257,8 +256,9 @@ def _checked(
 
 def _pin(measured: Floats, theta: Floats, units: Floats, kind: CellKind) -> Floats:
     """Capacitance of a pin, F [cells]. That of a cell which is still on where it was measured holds its transfer's lag
-    too; it gets the median of the others, a unit, times its units (nothing is subtracted where there are no others)."""
-    clean = kind.is_off(theta) | (theta[:, 0] == 0)
+    too, or, where it is a constant, what the bias lines move when all cells of a deck are moved at once; it gets the
+    median of the others, a unit, times its units (nothing is subtracted where there are no others)."""
+    clean = kind.is_off(theta)
     a_unit = float(np.median((measured / units)[clean])) if clean.any() else 0.0
     return np.asarray(np.where(clean, measured, a_unit * units))
 
@@ -297,4 +297,4 @@ def _sweep(rig: Rig, sizes: Sizes, theta: Floats, points: tuple[int, int], capac
         return _Measured(values[:, :n].T / i_unit, -values[:, n : 2 * n].T / i_unit, -values[:, -1], pin_c[0], pin_c[1])
 
     deck = _deck(rig, sizes, theta, points, capacitance)
-    return run_beside(rig.models, deck, "cells", _TIMEOUT_S, read)
+    return rig.run(deck, "cells", _TIMEOUT_S, read)

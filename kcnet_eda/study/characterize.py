@@ -27,7 +27,7 @@ from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.calibrate import calibrate, measure
 from kcnet_eda.study.rig import Bench, Rig
 from kcnet_eda.study.sizing import gmid_deck, gmid_tables, size_cells
-from kcnet_eda.tools.pdk import prepare, run_beside
+from kcnet_eda.tools.pdk import prepare
 from kcnet_eda.tools.rawfile import read_ac
 from kcnet_eda.tools.simulators import NGSPICE
 
@@ -150,7 +150,7 @@ def cell_lag(rig: Rig, nominal: Calibration) -> Floats:
     """
     deck, points = _lag_deck(rig, nominal)
     names = [f"i(v{pin}{i})" for i in range(len(points)) for pin in "sd"]
-    moved = run_beside(rig.models, deck, "lag", _TIMEOUT_S, lambda folder: read_ac(folder / "lag.raw", names))
+    moved = rig.run(deck, "lag", _TIMEOUT_S, lambda folder: read_ac(folder / "lag.raw", names))
     lag = np.full((nominal.theta1.size, len(LAG_SHARES), 2), np.nan)
     rows = [cell for cell, _ in points][:: len(LAG_SHARES)]
     lag[rows] = (-moved.imag / moved.real / (2 * np.pi * FREQUENCY)).reshape(len(rows), len(LAG_SHARES), 2)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kcnet_eda.dynamics.contract import require_error
 from kcnet_eda.errors import InvalidInputError
-from kcnet_eda.export.bundle import DEFAULT_ERROR, Bundle, Examples, solve_examples, write_bundle
+from kcnet_eda.export.bundle import DEFAULT_ERROR, Bundle, Examples, require_place, solve_examples, write_bundle
 from kcnet_eda.export.circuit import build_circuit, require_exportable
 from kcnet_eda.export.mos_cells import BIAS
 from kcnet_eda.export.mos_netlist import STARTS, MosCircuit
@@ -25,7 +25,7 @@ from kcnet_eda.physical.calibration import CellGroup, ExampleRun, example_cell
 from kcnet_eda.physical.cell_design import BOX, CellLimits
 from kcnet_eda.physical.cell_kind import RELU_CELL, TANH_CELL, CellKind
 from kcnet_eda.physical.mos_cell import CellEdges, cell_edges, range_problems
-from kcnet_eda.physical.pdk import Pdk, load_pdk
+from kcnet_eda.physical.pdk import Pdk, is_shipped, load_pdk
 from kcnet_eda.physical.scaling import Scaling, resolve
 from kcnet_eda.physical.tanh_cell import TanhLimits, tanh_edges
 from kcnet_eda.progress import NoProgress, Progress
@@ -67,12 +67,14 @@ def export_mos(
     Raises
     ------
     InvalidInputError
-        Edges cannot be built in this process: all of them are listed, and nothing is written.
+        Edges cannot be built in this process: all of them are listed, and nothing is written; or ``out`` is
+        somebody's.
     KcnetError
         The kit's models are not on this machine, or a tool failed.
     """
     if start not in STARTS:
         raise InvalidInputError(f"--start {start}", ["is not known"], f"Use {' or '.join(STARTS)}.")
+    require_place(out)
     net = load_network(network_path(network))
     kit = load_pdk(pdk)
     scaling = kit_scaling(kit, c, t_unit)
@@ -82,6 +84,8 @@ def export_mos(
     examples = solve_examples(net)
     rig = size_cells(Bench(kit, prepare(kit, models)))
     mos = calibrated_circuit(net, rig, scaling, progress)
+    if models is not None or (rig.models.origin == "source.path" and not is_shipped(kit)):
+        mos = replace(mos, models=rig.models.folder)
     shown = [(group, example_cell(group.found)) for group in mos.groups]
     points = [operating_points(rig, group.found, at, group.names[at], BOX) for group, at in shown]
     shown_once = [p for i, found in enumerate(points) for p in found if not i or p.cell != BIAS]
@@ -107,8 +111,9 @@ def calibrated_circuit(net: Network, rig: Rig, scaling: Scaling, progress: Progr
     groups = calibrated(rig, buildable(net, kit), progress)
     mos = MosCircuit(build_circuit(net, scaling, (), None, "mos"), kit, rig.design, groups, rig.direct)
     problems = [
-        f"{group.names[i]} (θ1 = {group.found.theta1[i]:g}, θ2 = {group.found.theta2[i]:g}): {group.found.reason[i]}"
+        f"{edges[i]} (θ1 = {group.found.theta1[i]:g}, θ2 = {group.found.theta2[i]:g}): {group.found.reason[i]}"
         for group in groups
+        for edges in [_first_edges(group.edges)]
         for i in group.found.out_of_reach
     ]
     problems += mos.capacitance_problems()

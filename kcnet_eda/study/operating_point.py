@@ -10,7 +10,6 @@ from kcnet_eda.physical.calibration import Calibration, OperatingPoint
 from kcnet_eda.physical.gmid import GmIdTable
 from kcnet_eda.study.rig import Rig
 from kcnet_eda.study.sizing import gmid_tables
-from kcnet_eda.tools.pdk import run_beside
 from kcnet_eda.tools.rawfile import read_sweep
 
 _TIMEOUT_S = 120.0
@@ -60,7 +59,7 @@ def operating_points(rig: Rig, found: Calibration, at: int, name: str, x: float)
             for device, meter, nets in wanted
         ]
 
-    return run_beside(rig.models, deck, "operating-point", _TIMEOUT_S, read)
+    return rig.run(deck, "operating-point", _TIMEOUT_S, read)
 
 
 def _point(

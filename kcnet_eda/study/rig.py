@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
+from kcnet_eda.errors import BadDataError, ToolFailedError
 from kcnet_eda.export.pdk_deck import model_header
 from kcnet_eda.physical.cell_design import CellDesign
 from kcnet_eda.physical.pdk import Pdk
-from kcnet_eda.tools.pdk import MODELS_LINK, Models
+from kcnet_eda.tools.pdk import MODELS_LINK, Models, run_beside
+from kcnet_eda.tools.pdk_check import pdk_check
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +48,25 @@ class Bench:
             seed=self.seed or 1,
             direct=self.direct,
         )
+
+    def run(self, deck: str, name: str, timeout_s: float, read: Callable[[Path], _T]) -> _T:
+        """Run a ``deck`` beside the kit's models and ``read`` its folder, as :func:`run_beside` does. Where it fails,
+        the kit's own check says which device it is and what to do.
+
+        Raises
+        ------
+        KcnetError
+            The simulator gave no result, or not what was asked for: the kit's file, device and remedy are named, or,
+            where each device works alone, the log.
+        """
+        try:
+            return run_beside(self.models, deck, name, timeout_s, read)
+        except (ToolFailedError, BadDataError) as error:
+            pdk_check(self.pdk.file, sorted({self.corner, self.resistor_corner} - {"typ"}), models=self.models.folder)
+            raise type(error)(
+                f"{self.pdk.file}: {error}\n  Each device passes kcnet pdk check at corner {self.corner}, "
+                f"{self.resistor_corner} alone: look at options and operating in that file, and at the log."
+            ) from None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

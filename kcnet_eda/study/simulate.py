@@ -229,7 +229,8 @@ def _runner(
     what = f"{plan.simulator.name}, about {memory:.0f} MiB a process"
     example = plan.bundle.example
     if example is not None:
-        what += f" and {example['seconds']:.2g} s a sample"
+        seconds = example["seconds"]
+        what += f" and {seconds:.2g} s a run, {len(due) * seconds / workers:.0f} s in all"
     return what, lambda done: run_jobs(bench, due, workers, done)
 
 

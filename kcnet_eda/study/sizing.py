@@ -15,7 +15,6 @@ from kcnet_eda.physical.cell_design import design_cell
 from kcnet_eda.physical.gmid import GmIdTable, table_gates, table_lengths, table_width
 from kcnet_eda.physical.pdk import DeviceKind, Pdk
 from kcnet_eda.study.rig import Bench, Rig
-from kcnet_eda.tools.pdk import run_beside
 from kcnet_eda.tools.rawfile import read_ac, read_sweep
 from kcnet_eda.tools.simulators import NGSPICE
 
@@ -96,4 +95,4 @@ def _measure(bench: Bench, deck: str, probes: list[GateProbe]) -> Floats:
             [np.abs(current[0]), by_gate[:n].real, by_drain.real, by_gate[n:].imag / (2 * np.pi * FREQUENCY)]
         )
 
-    return run_beside(bench.models, deck, "gmid", _TIMEOUT_S, read)
+    return bench.run(deck, "gmid", _TIMEOUT_S, read)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from kcnet_eda.errors import BadDataError, InvalidInputError, KcnetError
 from kcnet_eda.files import cache_dir, sha256_bytes, sha256_file
-from kcnet_eda.physical.pdk import Library, Pdk, Wheel, load_pdk, shipped_pdks
+from kcnet_eda.physical.pdk import Library, Pdk, Wheel, is_shipped, load_pdk, shipped_pdks
 from kcnet_eda.tools import openvaf
 from kcnet_eda.tools.simulators import NGSPICE, explain
 
@@ -131,7 +131,7 @@ def how_to_get(pdk: Pdk) -> str:
     root = f"set $PDK_ROOT to a folder that holds {pdk.source.pdk_root[0]}" if pdk.source.pdk_root else ""
     wheel = pdk.source.wheel
     # The command knows a shipped kit by its name and any other by its file.
-    named = pdk.name if shipped_pdks().get(pdk.name) == pdk.file else str(pdk.file)
+    named = pdk.name if is_shipped(pdk) else str(pdk.file)
     fetch = f"kcnet pdk install {named} (fetches {wheel.package} {wheel.version})" if wheel else ""
     ways = [way for way in (fetch, root) if way] or ["correct source.path in that file"]
     return f"Run {ways[0]}, or {ways[1]}." if fetch and root else f"{'Run ' if fetch else ''}{ways[0]}."
