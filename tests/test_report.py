@@ -312,7 +312,7 @@ def _of_other_samples(path):
         ("report.json", lambda p: p.write_bytes(b"\xff\xfe{}"), "report.json cannot be read"),
         ("report.json", lambda p: p.write_text("[1, 2]"), "report.json is not the record of a run"),
         ("report.json", lambda p: _edited(p, lambda r: r["summary"].pop("t_total_s")), "what this version reads"),
-        ("report.json", lambda p: _edited(p, lambda r: r.pop("scaling")), "its own page cannot be made"),
+        ("report.json", lambda p: _edited(p, lambda r: r.pop("scaling")), "again, which keeps what passed"),
         ("report.json", lambda p: _edited(p, lambda r: r.update(study="pvt", limits=[{}])), "what this version reads"),
         ("network.kcnet", lambda p: p.write_bytes(bytes(64)), "network.kcnet cannot be read"),
         ("network.kcnet", lambda p: save_network(random_network(3, n_nodes=9), p), "outputs.npz is not of"),

@@ -30,7 +30,7 @@ def vetted(run: Run) -> Run:
         make_chain([run])
         verdicts(run), numbers(run), failures(run), waveform_keys(run), _confusion(run)
     except Exception as error:  # another version's record lacks, or has otherwise, whatever is asked of it first
-        problem = f"{RECORD} is not what this version reads: {type(error).__name__} {error}"
+        problem = f"{RECORD} is not what this version reads: {type(error).__name__} {error}; {run.remedy}"
         return replace(run, record=None, problems=(*run.problems, problem))
     return run
 

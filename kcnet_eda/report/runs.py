@@ -42,6 +42,14 @@ class Run:
         """``simulate``, ``pvt``, ``latency``, ``adjoint``; ``unknown`` without a record."""
         return "unknown" if self.record is None else str(self.record.get("study", "simulate"))
 
+    @property
+    def remedy(self) -> str:
+        """What to do about a record that lacks what this version shows."""
+        verb = "simulate" if self.kind == "simulate" else f"study {self.kind}"
+        return (
+            f"it is damaged or of another version: give 'kcnet {verb}' the same folder again, which keeps what passed"
+        )
+
 
 def read_run(path: Path, name: str) -> Run:
     """Read all that can be read of a run folder, to be called ``name`` on the page.
