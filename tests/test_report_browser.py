@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from browse import LAYOUT, Page, with_page
+from runs_of_cells import make_runs
 
 from kcnet_eda.report.write import report
 from kcnet_eda.study.simulate import simulate
@@ -19,13 +20,15 @@ _LARGEST = 15_000_000  # bytes of a page
 
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits network before and after: two runs, the second with a damaged twin."""
+    """The digits network before and after, the second with a damaged twin; of cells the whole chain, a study over
+    conditions and one of latency."""
     root = tmp_path_factory.mktemp("browser")
     simulate("digits", root / "before", samples=8, simulator="engine", jobs=1)
     shutil.copytree(root / "before", root / "after")
     shutil.copytree(root / "before", root / "damaged")
     (root / "damaged" / "outputs.npz").write_bytes(b"")
-    return report([root / "before", root / "after", root / "damaged"], root / "page.html")
+    digits = [root / name for name in ("before", "after", "damaged")]
+    return report([*make_runs(root).values(), *digits], root / "page.html")
 
 
 def _browser() -> str:

@@ -161,7 +161,12 @@ def names_of(paths: list[Path]) -> list[str]:
 
 
 def look_up(record: Any, key: str) -> Any:
-    """The value at a dotted ``key`` of a record; None where there is none: records grow, and older ones lack parts."""
-    for word in key.split("."):
-        record = record.get(word) if isinstance(record, dict) else None
+    """The value at a dotted ``key`` of a record, a list's part by its number in brackets; None where there is none:
+    records grow, and older ones lack parts."""
+    for word in key.replace("[", ".[").split("."):
+        if word.startswith("["):
+            at = int(word[1:-1])
+            record = record[at] if isinstance(record, list) and at < len(record) else None
+        else:
+            record = record.get(word) if isinstance(record, dict) else None
     return record
