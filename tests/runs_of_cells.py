@@ -1,4 +1,4 @@
-"""Runs of every kind of a network of three cells, small enough for tests: the whole reconciliation chain, and latency."""
+"""Runs of every kind of a network of three cells, small enough for tests: the whole chain, and latency."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from pathlib import Path
 
+import plotly.express as px
 import pytest
 from browse import LAYOUT, Page, with_page
 from runs_of_cells import make_runs
@@ -15,6 +16,14 @@ from kcnet_eda.study.simulate import simulate
 
 _OPEN_ALL = "document.querySelectorAll('details').forEach(d => { d.open = true; })"
 _UNDRAWN = "[...document.querySelectorAll('.plotly-graph-div')].filter(g => !g.querySelector('svg.main-svg')).length"
+#: Colours of what is drawn: of lines, markers, bars, areas; a heat map's as the list of its colours.
+_COLOURS = """[...new Set([...document.querySelectorAll('.plotly-graph-div')].flatMap(g => g._fullData.flatMap(t =>
+  t.type == 'heatmap' ? [t.colorscale.map(stop => stop[1]).join(' ')]
+  : [t.mode?.includes('lines') && t.line.width ? t.line.color : [], t.fill && t.fill != 'none' ? t.fillcolor : [],
+     t.type == 'bar' || t.mode?.includes('markers') ? t.marker.color : [],
+     t.error_x?.visible ? t.error_x.color : []].flat())))].filter(c => c)"""
+# Okabe and Ito's eight, which readers with any of the common colour deficiencies tell apart (Color Universal Design).
+_OKABE_ITO = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}
 _LARGEST = 15_000_000  # bytes of a page
 
 
@@ -46,6 +55,7 @@ def test_nothing_lies_over_another_at_any_width_and_scheme(page_file, tmp_path):
         for width in (360, 1280, 1920):
             for scheme in ("light", "dark"):
                 await page.open(page_file.as_uri(), width, scheme)
+                await page.picture(tmp_path / "page.png")  # takes the scroll bar away and gives it back
                 bad = list(await page.ask(LAYOUT))
                 await page.ask(_OPEN_ALL)
                 await page.draw()
@@ -85,3 +95,28 @@ def test_every_fold_and_table_is_reached_and_opened_by_keyboard(page_file, tmp_p
 
     wanted, opened, tables, seen = asyncio.run(with_page(_browser(), tmp_path / "profile", work))
     assert opened == wanted > 0 and seen == tables > 0
+
+
+def test_what_is_drawn_is_told_apart_by_the_colour_blind(page_file, tmp_path):
+    async def work(page: Page) -> list[str]:
+        await page.open(page_file.as_uri(), 1280, "light")
+        await page.ask(_OPEN_ALL)
+        await page.draw()
+        while await page.ask(_UNDRAWN):
+            await asyncio.sleep(0.05)
+        return list(await page.ask(_COLOURS))
+
+    used = asyncio.run(with_page(_browser(), tmp_path / "profile", work))
+    scales = {colours for colours in used if " " in colours and not colours.startswith("rgb")}
+    assert scales == {" ".join(px.colors.sequential.Cividis)}
+    # The band around a line is its colour, let through: rgba(0, 114, 178, 0.2) is #0072B2.
+    plain = {_opaque(colour) for colour in set(used) - scales}
+    greys = {colour for colour in plain if len({colour[1:3], colour[3:5], colour[5:]}) == 1}
+    assert "#0072B2" in plain and plain - greys <= _OKABE_ITO
+
+
+def _opaque(colour: str) -> str:
+    """``#RRGGBB`` of that or of ``rgba(r, g, b, a)``."""
+    if colour.startswith("#"):
+        return colour.upper()
+    return "#" + "".join(f"{int(part):02X}" for part in colour[colour.index("(") + 1 : -1].split(",")[:3])

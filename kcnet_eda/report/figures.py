@@ -28,6 +28,12 @@ _BELOW = {
     "yanchor": "bottom",
 }  # wraps on a narrow page, over nothing
 _LABELLED = 64  # pixels: with more of them no number fits into one
+# A figure keeps the width of its box: a scroll bar that comes after it was drawn is no resize of the window. While it
+# is folded away it has no box. Quotes are double for with_prefix.
+_FOLLOW = (
+    'const g = document.getElementById("ID"); '
+    "new ResizeObserver(() => { if (g.offsetWidth) Plotly.Plots.resize(g); }).observe(g);"
+)
 _AXIS = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.5)", "linecolor": "#8c8c8c"}
 
 
@@ -171,7 +177,8 @@ def _fragment(figure: go.Figure, div_id: str) -> str:
             full_html=False,
             include_plotlyjs=False,
             div_id=div_id,
-            config={"displaylogo": False, "responsive": True},
+            config={"displaylogo": False},
+            post_script=_FOLLOW.replace("ID", div_id),
         )
     )
 
