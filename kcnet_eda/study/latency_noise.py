@@ -71,4 +71,5 @@ def noise_against_c(
         | {"level": "engine", "simulator": ENGINE, "simulator_version": VERSION}
         for c, sigma, accuracy, job in zip(sizes, sigmas, found[1:], tasks[1:], strict=True)
     ]
-    return rows, found[0], failures(tasks, results)
+    free = None if found[0] is None else found[0] | {"key": tasks[0].key}
+    return rows, free, failures(tasks, results)
