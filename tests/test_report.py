@@ -230,6 +230,7 @@ def test_a_damaged_run_still_has_a_report_that_says_so(runs, tmp_path, part, dam
     page, record = write_report([run, runs[1]], tmp_path / "page.html")
     first_screen = page.read_text().replace(_plotly(), "").partition('<div class="tiles">')[0]
     assert record["summary"]["unreadable_runs"] == ["run"]
+    assert ("did not end" in first_screen) == ((part, damage) == ("report.json", "missing"))
     assert (f"has no {part}" if damage == "missing" else f"{part} cannot be read") in first_screen
     alone, record = write_report(run, tmp_path / "alone.html")
     assert record is not None and part in alone.read_text()

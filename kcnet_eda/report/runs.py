@@ -66,6 +66,8 @@ def read_run(path: Path, name: str) -> Run:
     except PermissionError as error:
         return Run(path, name, None, {}, None, {}, {}, (f"cannot be looked into: {error.strerror}",))
     problems += [f"has no {part}" for part in parts if part not in there]
+    if RECORD not in there and STORE in there:
+        problems.append("did not end, or is still running: the command that began it goes on from where it stopped")
     if not path.is_dir() or not there:
         raise InvalidInputError(
             str(path), ["is not a run folder", *problems], "Name a folder that 'kcnet simulate' or a study made."
