@@ -11,6 +11,7 @@ import asyncio
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -62,7 +63,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         page, record = write_report(given.runs, Path(folder) / "page.html")
         size, kinds = page.stat().st_size, [row["kind"] for row in record["runs"]] if record else ["one run"]
-        work = lambda tab: _measure(tab, page.as_uri(), given.repeats)  # noqa: E731
+        work = partial(_measure, url=page.as_uri(), repeats=given.repeats)
         rows = asyncio.run(with_page(str(find_browser()), Path(folder) / "profile", work))
     print(f"{', '.join(kinds)}: {size / 1e6:.2f} MB, limit {LARGEST / 1e6:g}")
     for row in rows:
