@@ -16,6 +16,10 @@ from kcnet_eda.study.simulate import simulate
 
 _OPEN_ALL = "document.querySelectorAll('details').forEach(d => { d.open = true; })"
 _UNDRAWN = "[...document.querySelectorAll('.plotly-graph-div')].filter(g => !g.querySelector('svg.main-svg')).length"
+#: What scrolls sideways and cannot be reached by keyboard to do so.
+_NOT_BY_KEYBOARD = """[...document.body.querySelectorAll('*')].filter(e => e.tabIndex < 0
+  && e.scrollWidth > e.clientWidth + 1 && ['auto', 'scroll'].includes(getComputedStyle(e).overflowX))
+  .map(e => `${e.tagName} ${e.className} scrolls, and is not reached: ${e.textContent.slice(0, 40)}`)"""
 #: Colours of what is drawn: of lines, markers, bars, areas; a heat map's as the list of its colours.
 _COLOURS = """[...new Set([...document.querySelectorAll('.plotly-graph-div')].flatMap(g => g._fullData.flatMap(t =>
   t.type == 'heatmap' ? [t.colorscale.map(stop => stop[1]).join(' ')]
@@ -63,11 +67,20 @@ def test_nothing_lies_over_another_at_any_width_and_scheme(page_file, tmp_path):
                     await asyncio.sleep(0.05)
                 await page.draw()
                 bad += await page.ask(LAYOUT)
+                bad += await page.ask(_NOT_BY_KEYBOARD)
                 dark = await page.ask("getComputedStyle(document.body).backgroundColor") == "rgb(22, 22, 22)"
                 assert dark == (scheme == "dark")
                 found[width, scheme] = bad + page.complaints()
         return found
 
+    async def alone(page: Page) -> dict[str, list[str]]:
+        found = {}
+        for name in ("engine", "mos", "pvt", "latency"):  # the runs' own pages, where there is least room
+            await page.open((page_file.parent / name / "report.html").as_uri(), 360, "light")
+            found[name] = [*(await page.ask(LAYOUT)), *page.complaints()]
+        return found
+
+    assert not any(asyncio.run(with_page(_browser(), tmp_path / "alone", alone)).values())
     found = asyncio.run(with_page(_browser(), tmp_path / "profile", work))
     assert {place: bad for place, bad in found.items() if bad} == {}
 
