@@ -517,6 +517,13 @@ def test_all_that_is_wrong_with_a_study_file_is_told_at_once(small: Path, tmp_pa
     with pytest.raises(InvalidInputError) as caught:
         api.study_latency(bad, tmp_path / "run")
     assert all(word in str(caught.value) for word in ("colour", "scaling.samples", "inference.switch"))
+    more = "size: {edges: [300], networks: [nowhere, published/nowhere]}\n"
+    more += "physical: [{network: nobody}, {network: digits}, {pdk: nothing}, {pdk: sky130, models: /nowhere}]\n"
+    with pytest.raises(InvalidInputError) as caught:
+        api.study_latency(ask(small, more), tmp_path / "run")
+    places = ["physical.0: nobody", "physical.1: network 'digits'", "physical.2: PDK 'nothing'", "physical.3: "]
+    assert all(p.startswith(w) for p, w in zip(caught.value.problems, [*places, "size.networks: nowhere"], strict=True))
+    assert "problems, the first: edge" in str(caught.value) and not (tmp_path / "run").exists()
     with pytest.raises(InvalidInputError, match="no section"):
         api.study_latency(small, tmp_path / "run")
     save_network(decaying(None), tmp_path / "one.kcnet")

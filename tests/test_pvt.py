@@ -245,6 +245,10 @@ def test_the_repeat_in_ngspice_agrees_and_finds_a_tampered_engine(
     record = api.study_pvt(study, tmp_path / "tampered")
     assert not record["check"]["kept"] and not record["summary"]["kept"]
     assert record["summary"]["yield_min"] is None and record["summary"]["accuracy_min"] is None
+    # Nothing was asked for, so nothing is said to be missed; where something was, how much of it was kept.
+    page = (tmp_path / "tampered/report.html").read_text()
+    assert '<b>none asked for</b><span class="bad"> the engine is not to be believed here' in page
+    assert "asked for</b></div>" in (tmp_path / "run/report.html").read_text()
 
 
 def test_a_repeat_is_run_again_where_the_device_or_its_compiler_changed(

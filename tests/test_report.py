@@ -16,7 +16,9 @@ from conftest import random_network
 from kcnet_eda.cli.main import main
 from kcnet_eda.errors import InvalidInputError, ToolFailedError, ToolMissingError
 from kcnet_eda.network.store import save_network
-from kcnet_eda.report.runs import names_of
+from kcnet_eda.report.chain import make_chain, share
+from kcnet_eda.report.figures import waterfall
+from kcnet_eda.report.runs import Run, look_up, names_of, read_run
 from kcnet_eda.report.write import report, write_report
 from kcnet_eda.study.accuracy import wilson
 from kcnet_eda.study.simulate import simulate
@@ -71,6 +73,37 @@ def test_the_chain_is_what_the_arrays_say(runs, tmp_path):
     assert [row["sample"] for row in changed["samples"]] == [0] and changed["failed"] == [1]
     html = page.read_text()
     assert "planned runs: timed_out" in html and "https://" not in html.replace(_plotly(), "")
+
+
+def _of_conditions(network, at=0):
+    """A study of conditions as a report reads it: two dies and five samples, its first condition the worst."""
+    summary = {"samples": 5, "dies": 2, "worst": "ss", "worst_index": at, "accuracy_min": 0.7}
+    row = {"latency_s": 3e-7, "energy_j": 2e-9}
+    record = {"study": "pvt", "summary": summary, "check": None, "conditions": [row], "limits": []}
+    arrays = {"right": np.array([[4, 3]]), "agree": np.array([[5, 4]])}
+    return Run(Path("pvt"), "pvt", record, arrays, network, {}, {}, ())
+
+
+def test_a_study_of_another_network_is_no_step_of_the_chain(runs):
+    engine = read_run(runs[0], "before")
+    own, other = _of_conditions(engine.network), _of_conditions(random_network(4))
+    chain = make_chain([engine, own])
+    worst = chain.steps[-1]
+    assert worst["accuracy"]["value"] == 0.7 and worst["agreement_software"]["count"] == 9 and not chain.left_out
+    for what, value in (("latency_s", 3e-7), ("energy_j", 2e-9)):
+        assert worst[what]["value"] == value == look_up(own.record, worst[what]["source"]["key"])
+    chain = make_chain([engine, other])
+    assert chain.steps[-1]["status"] == "not run" and chain.left_out == ["pvt: another network"]
+    assert make_chain([other]).steps[-1]["status"] == "run"  # alone it is a chain of its own
+
+
+def test_what_is_over_other_samples_adds_and_takes_nothing():
+    steps = [{"step": name, "accuracy": share(n, 10, {})} for name, n in (("a", 8), ("own", 10), ("b", 7))]
+    html = waterfall(steps, ["own"])
+    drawn = json.JSONDecoder().raw_decode(html, html.index("[{", html.index("newPlot")))[0][0]
+    assert drawn["y"] == ["a", "own", "b"] and drawn["base"] == [0, 0, 80]
+    assert drawn["x"] == pytest.approx([80, 100, -10])  # b is ten points below a, whatever stands between them
+    assert drawn["customdata"] == ["80.00 %", "100.00 %, of its own samples", "-10.00 points"]
 
 
 def _plotly() -> str:
@@ -197,6 +230,7 @@ def test_a_damaged_run_still_has_a_report_that_says_so(runs, tmp_path, part, dam
     page, record = write_report([run, runs[1]], tmp_path / "page.html")
     first_screen = page.read_text().replace(_plotly(), "").partition('<div class="tiles">')[0]
     assert record["summary"]["unreadable_runs"] == ["run"]
+    assert ("did not end" in first_screen) == ((part, damage) == ("report.json", "missing"))
     assert (f"has no {part}" if damage == "missing" else f"{part} cannot be read") in first_screen
     alone, record = write_report(run, tmp_path / "alone.html")
     assert record is not None and part in alone.read_text()
@@ -312,7 +346,7 @@ def _of_other_samples(path):
         ("report.json", lambda p: p.write_bytes(b"\xff\xfe{}"), "report.json cannot be read"),
         ("report.json", lambda p: p.write_text("[1, 2]"), "report.json is not the record of a run"),
         ("report.json", lambda p: _edited(p, lambda r: r["summary"].pop("t_total_s")), "what this version reads"),
-        ("report.json", lambda p: _edited(p, lambda r: r.pop("scaling")), "its own page cannot be made"),
+        ("report.json", lambda p: _edited(p, lambda r: r.pop("scaling")), "again, which keeps what passed"),
         ("report.json", lambda p: _edited(p, lambda r: r.update(study="pvt", limits=[{}])), "what this version reads"),
         ("network.kcnet", lambda p: p.write_bytes(bytes(64)), "network.kcnet cannot be read"),
         ("network.kcnet", lambda p: save_network(random_network(3, n_nodes=9), p), "outputs.npz is not of"),

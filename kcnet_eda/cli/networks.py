@@ -217,7 +217,8 @@ def report(
     for row in record["runs"]:
         for text in row["failures"]:
             ERR.print(escape(f"{row['name']}: {text}"), style="red", soft_wrap=True)
-    OUT.print(f"limits: {s['limits'] - s['limits_missed']} of {s['limits']} kept")
+    kept = f"{s['limits'] - s['limits_missed']} of {s['limits']} kept" if s["limits"] else "none asked for"
+    OUT.print(f"limits: {kept}")
     if s["unreadable_runs"]:
         raise typer.Exit(1)
     if s["limits_missed"]:

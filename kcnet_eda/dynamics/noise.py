@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from kcnet_eda.dynamics.die_engine import Ints, advance, edge_table, settle, step_rule
 from kcnet_eda.dynamics.edge_law import BuiltEdges
 from kcnet_eda.dynamics.fused import compiled
+from kcnet_eda.network.graph import Network, labels
 
 Floats = NDArray[Any]
 
@@ -91,3 +92,24 @@ def evolve_noisy(
         advance(*ends, table, conductance, rule, 1, v, flow)
         kick()
     return v
+
+
+def right_with_noise(
+    network: Network,
+    ends: tuple[Ints, Ints],
+    edges: BuiltEdges,
+    x0: Floats,
+    y: Ints,
+    noise: tuple[float, WhiteNoise],
+    rng: np.random.Generator,
+    *,
+    steps: int,
+) -> int:
+    """How many of the samples ``x0`` [samples, nodes] have the label ``y`` [samples] at the end of the network's one
+    phase on the first die of ``edges``. ``noise``: σ of every initial voltage but ground's [V_u], and that of
+    edges. What is not finite is wrong."""
+    sigma, white = noise
+    written = rng.standard_normal(x0.shape)
+    written[:, 0] = 0.0  # ground is held
+    v = evolve_noisy(ends, edges, x0 + sigma * written, network.phases[0].duration, white, rng, steps=steps).T
+    return int(((labels(network, v) == y) & np.isfinite(v).all(axis=1)).sum())

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kcnet_eda.files import sha256_bytes
 from kcnet_eda.network.graph import Network, labels
+from kcnet_eda.network.store import dump_network
 from kcnet_eda.report.runs import Run, look_up
 from kcnet_eda.study.accuracy import proportion
 from kcnet_eda.study.simulate import OUTPUTS, RECORD, STORE
@@ -23,6 +25,9 @@ Labels = NDArray[np.int64]
 Step = dict[str, Any]
 
 NOT_RUN, RAN = "not run", "run"
+CALIBRATED, WORST = "calibrated behavioural", "worst PVT corner"
+#: The steps over samples of their own: between them and the step before, the samples change too.
+OWN_SAMPLES = (CALIBRATED, WORST)
 #: The steps that are runs of ``kcnet simulate``: level and simulator of the record, name, what is new in it.
 _SIMULATED = (
     ("fast engine", "engine", "network in the fast engine", "the engine's fixed steps and single precision"),
@@ -67,6 +72,10 @@ def make_chain(runs: Sequence[Run]) -> Chain:
             left_out.append(f"{run.name}: {chosen[place].name} is this step already")
         else:
             chosen[place] = run
+    studies = [run for run in runs if run.kind == "pvt" and run.record is not None]
+    foreign = [run for run in studies if main is not None and _hash(run) != main[0]]
+    left_out += [f"{run.name}: another network" for run in foreign]
+    studies = [run for run in studies if run not in foreign]
     shared, rows = _shared(list(chosen.values()), left_out)
     if not shared:
         chosen = {}
@@ -82,22 +91,27 @@ def make_chain(runs: Sequence[Run]) -> Chain:
     steps.append(step)
     for place, (_, _, name, cause) in enumerate(_SIMULATED):
         if place == len(_SIMULATED) - 1:
-            steps.append(_calibrated(runs))
+            steps.append(_calibrated(studies))
         if place in chosen and before is not None:
             run = chosen[place]
             step, before = _simulated(run, rows[run.name], truth, before, name, cause)
             steps.append(step)
         elif place:
             steps.append(_not_run(name))
-    steps.append(_worst_corner(runs))
+    steps.append(_worst_corner(studies))
     return Chain(steps, shared, left_out)
 
 
 def _identity(run: Run) -> tuple[str, str]:
     assert run.record is not None
-    provenance = run.record.get("provenance", {})
+    data = run.record.get("provenance", {}).get("data", "")
     # The samples of a set keep their index in it, however they were drawn: "digits:test, drawn by seed 1".
-    return provenance.get("sha256", {}).get("network", ""), str(provenance.get("data", "")).partition(",")[0]
+    return _hash(run), str(data).partition(",")[0]
+
+
+def _hash(run: Run) -> str:
+    """Of its network as this version writes it; '' without one."""
+    return "" if run.network is None else sha256_bytes(dump_network(run.network))
 
 
 def _shared(runs: list[Run], left_out: list[str]) -> tuple[list[int], dict[str, Labels]]:
@@ -252,9 +266,9 @@ def _simulated(run: Run, rows: Labels, truth: Floats, before: Labels, name: str,
 def _calibrated(runs: Sequence[Run]) -> Step:
     """Cases of a study over conditions that were repeated on calibrated edges: their accuracy over the conditions, dies
     and samples that were drawn, and how many have the engine's label. One that failed is right nowhere."""
-    name, variant = "calibrated behavioural", "behavioral"
+    name, variant = CALIBRATED, "behavioral"
     for run in runs:
-        check = run.record.get("check") if run.kind == "pvt" and run.record is not None else None
+        check = look_up(run.record, "check")
         if check and check.get("level") == variant:
             said = f"{check['agree']} of {check['cases']} repeated cases, of all conditions, have the engine's label"
             step = _blank(name, RAN, said) | {"run": run.name}
@@ -266,10 +280,9 @@ def _calibrated(runs: Sequence[Run]) -> Step:
 
 
 def _worst_corner(runs: Sequence[Run]) -> Step:
-    name = "worst PVT corner"
+    name = WORST
     for run in runs:
-        if run.kind != "pvt" or run.record is None:
-            continue
+        assert run.record is not None
         s, at = run.record["summary"], run.record["summary"].get("worst_index")
         if at is None or "right" not in run.arrays:
             continue
@@ -280,8 +293,14 @@ def _worst_corner(runs: Sequence[Run]) -> Step:
         if s.get("accuracy_min") is None:
             step["cause"] += "; withheld, as its repeats in a simulator do not agree"
         else:
-            right = run.arrays["right"][at]
-            source = {"run": run.name, "file": OUTPUTS, "arrays": ["right"], "rows": [int(at)]}
-            step["accuracy"] = share(int(right.sum()), int(right.size * s["samples"]), source)
+            for what, array in (("accuracy", "right"), ("agreement_software", "agree")):
+                if array in run.arrays:  # older studies counted no agreement
+                    hits = run.arrays[array][at]
+                    source = {"run": run.name, "file": OUTPUTS, "arrays": [array], "rows": [int(at)]}
+                    step[what] = share(int(hits.sum()), int(hits.size * s["samples"]), source)
+        for what in ("latency_s", "energy_j"):
+            value = look_up(run.record, f"conditions[{at}].{what}")
+            if value is not None:
+                step[what] = _number(value, {"run": run.name, "file": RECORD, "key": f"conditions[{at}].{what}"})
         return step
     return _not_run(name)

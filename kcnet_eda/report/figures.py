@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 _WINNER, _RUNNER_UP, _OTHER = "#0072B2", "#D55E00", "#8c8c8c"  # Okabe and Ito's: safe for colour-blind readers
+_APART = "#56B4E9"
 _COLOURS = (_WINNER, _RUNNER_UP, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES, _SYMBOLS = ("solid", "dash", "dot", "dashdot"), ("circle", "square", "diamond", "x", "triangle-up")
 _BELOW = {
@@ -26,6 +28,12 @@ _BELOW = {
     "yanchor": "bottom",
 }  # wraps on a narrow page, over nothing
 _LABELLED = 64  # pixels: with more of them no number fits into one
+# A figure keeps the width of its box: a scroll bar that comes after it was drawn is no resize of the window. While it
+# is folded away it has no box. Quotes are double for with_prefix.
+_FOLLOW = (
+    'const g = document.getElementById("ID"); '
+    "new ResizeObserver(() => { if (g.offsetWidth) Plotly.Plots.resize(g); }).observe(g);"
+)
 _AXIS = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.5)", "linecolor": "#8c8c8c"}
 
 
@@ -169,7 +177,8 @@ def _fragment(figure: go.Figure, div_id: str) -> str:
             full_html=False,
             include_plotlyjs=False,
             div_id=div_id,
-            config={"displaylogo": False, "responsive": True},
+            config={"displaylogo": False},
+            post_script=_FOLLOW.replace("ID", div_id),
         )
     )
 
@@ -297,7 +306,9 @@ def heat_map(rows: list[str], columns: list[str], values: Floats) -> str:
     """An HTML fragment: ``values`` [rows, columns] as colours, with their numbers."""
     cells = go.Heatmap(z=values, x=columns, y=rows, colorscale="Cividis", texttemplate="%{z:.1f}")
     figure = go.Figure(cells)
-    figure.update_layout(height=140 + 40 * len(rows), margin={"l": 90, "r": 30, "t": 20, "b": 90})
+    # Lying, the names of two conditions touch on a narrow page; how far down they reach is the browser's to measure.
+    across = {"tickangle": -90, "automargin": True}
+    figure.update_layout(height=240 + 40 * len(rows), margin={"l": 90, "r": 30, "t": 20, "b": 90}, xaxis=across)
     return _fragment(figure, "heat")
 
 
@@ -319,28 +330,34 @@ def yield_curve(of_dies: dict[str, Floats]) -> str:
     return _fragment(figure, "yield")
 
 
-def waterfall(steps: list[dict[str, Any]]) -> str:
+def waterfall(steps: list[dict[str, Any]], apart: Container[str]) -> str:
     """An HTML fragment: the accuracy of the first of ``steps`` and what each later one adds or takes, with Wilson's
-    interval of each; a step has its name and a proportion ``accuracy``."""
+    interval of each; a step has its name and a proportion ``accuracy``. Those ``apart`` are over samples of their own:
+    they stand for themselves, and nothing is added or taken between them and others."""
     names = [step["step"] for step in steps]
     value = [100 * step["accuracy"]["value"] for step in steps]
-    change = [value[0], *np.diff(value).tolist()]
     low, high = (
         [abs(100 * s["accuracy"]["wilson95"][i] - v) for s, v in zip(steps, value, strict=True)] for i in (0, 1)
     )
-    text = [f"{value[0]:.2f} %", *(f"{c:+.2f}" for c in change[1:])]
+    base, length, colour, text, before = [], [], [], [], None
+    for name, v in zip(names, value, strict=True):
+        alone = name in apart
+        whole = alone or before is None
+        base.append(0.0 if whole or before is None else before)
+        length.append(v - base[-1])
+        colour.append(_APART if alone else _OTHER if whole else _WINNER if length[-1] >= 0 else _RUNNER_UP)
+        own = f"{v:.2f} %{', of its own samples' if alone else ''}"
+        text.append(own if whole else f"{length[-1]:+.2f} points")
+        before = before if alone else v
     figure = go.Figure()
-    figure.add_waterfall(
+    figure.add_bar(
         y=names,
-        x=change,
+        x=length,
+        base=base,
         orientation="h",
-        measure=["absolute", *["relative"] * (len(steps) - 1)],
-        text=text,
-        textposition="none",
-        increasing={"marker": {"color": _WINNER}},
-        decreasing={"marker": {"color": _RUNNER_UP}},
-        totals={"marker": {"color": _OTHER}},
-        hovertemplate="%{y}: %{text}<extra></extra>",
+        customdata=text,
+        marker={"color": colour, "pattern": {"shape": ["/" if name in apart else "" for name in names]}},
+        hovertemplate="%{y}: %{customdata}<extra></extra>",
     )
     spread = {"type": "data", "symmetric": False, "array": high, "arrayminus": low, "color": "#7a7a7a"}
     figure.add_scatter(

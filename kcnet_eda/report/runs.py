@@ -42,6 +42,14 @@ class Run:
         """``simulate``, ``pvt``, ``latency``, ``adjoint``; ``unknown`` without a record."""
         return "unknown" if self.record is None else str(self.record.get("study", "simulate"))
 
+    @property
+    def remedy(self) -> str:
+        """What to do about a record that lacks what this version shows."""
+        verb = "simulate" if self.kind == "simulate" else f"study {self.kind}"
+        return (
+            f"it is damaged or of another version: give 'kcnet {verb}' the same folder again, which keeps what passed"
+        )
+
 
 def read_run(path: Path, name: str) -> Run:
     """Read all that can be read of a run folder, to be called ``name`` on the page.
@@ -58,6 +66,8 @@ def read_run(path: Path, name: str) -> Run:
     except PermissionError as error:
         return Run(path, name, None, {}, None, {}, {}, (f"cannot be looked into: {error.strerror}",))
     problems += [f"has no {part}" for part in parts if part not in there]
+    if RECORD not in there and STORE in there:
+        problems.append("did not end, or is still running: the command that began it goes on from where it stopped")
     if not path.is_dir() or not there:
         raise InvalidInputError(
             str(path), ["is not a run folder", *problems], "Name a folder that 'kcnet simulate' or a study made."
@@ -153,7 +163,12 @@ def names_of(paths: list[Path]) -> list[str]:
 
 
 def look_up(record: Any, key: str) -> Any:
-    """The value at a dotted ``key`` of a record; None where there is none: records grow, and older ones lack parts."""
-    for word in key.split("."):
-        record = record.get(word) if isinstance(record, dict) else None
+    """The value at a dotted ``key`` of a record, a list's part by its number in brackets; None where there is none:
+    records grow, and older ones lack parts."""
+    for word in key.replace("[", ".[").split("."):
+        if word.startswith("["):
+            at = int(word[1:-1])
+            record = record[at] if isinstance(record, list) and at < len(record) else None
+        else:
+            record = record.get(word) if isinstance(record, dict) else None
     return record

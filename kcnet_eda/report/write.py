@@ -81,7 +81,7 @@ def _tried(run: Run, whole: bool) -> tuple[Run, str]:
     try:
         return run, _page(run, whole)
     except Exception as error:  # a record that lacks what its page shows: said, and nowhere made up
-        problem = f"its own page cannot be made: {type(error).__name__} {error}"
+        problem = f"its own page cannot be made: {type(error).__name__} {error}; {run.remedy}"
         return replace(run, problems=(problem,)), ""
 
 

@@ -8,14 +8,15 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kcnet_eda.config import load_settings
-from kcnet_eda.errors import InvalidInputError
+from kcnet_eda.errors import InvalidInputError, KcnetError
 from kcnet_eda.export.bundle import export
 from kcnet_eda.files import hold_folder, write_atomic
 from kcnet_eda.network.data import load_data
@@ -24,13 +25,14 @@ from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.latency_bench import LatencyBench, Row
 from kcnet_eda.study.latency_decision import run_decision
 from kcnet_eda.study.latency_inference import run_inference
-from kcnet_eda.study.latency_physical import run_physical
+from kcnet_eda.study.latency_physical import read_block, run_physical
 from kcnet_eda.study.latency_record import make_record
 from kcnet_eda.study.latency_scaling import run_scaling
 from kcnet_eda.study.latency_settings import LatencyStudy
-from kcnet_eda.study.latency_size import run_size
+from kcnet_eda.study.latency_size import PUBLISHED, run_size
 from kcnet_eda.study.simulate import BUNDLE, NETWORK, OUTPUTS, RECORD, REPORT, STORE, refuse_foreign, require_fit
 from kcnet_eda.study.store import Status, Store, open_store
+from kcnet_eda.tools.simulators import NGSPICE, SIMULATORS
 
 #: The tables of each section: file, and the list of rows within the section.
 TABLES = {
@@ -78,6 +80,7 @@ def study_latency(
         raise InvalidInputError(
             str(config), ["asks for no section"], f"Give some of {', '.join(runners)}; {{}} will do."
         )
+    _require_named(config, study)
     source = network_path(study.network)
     network = load_network(source)
     if network.readout.size < 2 and (study.decision or study.inference):
@@ -110,6 +113,33 @@ def study_latency(
         write_atomic(out / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
         shutil.rmtree(out / "work", ignore_errors=True)
     return record
+
+
+def _require_named(config: Path, study: LatencyStudy) -> None:
+    """Raise with all that the study file names and is not here, before hours of the first sections are spent. Published
+    networks are not asked for: a machine without them still runs the rest, and the report says which are absent."""
+    asked: list[tuple[str, Callable[[], object]]] = []
+    for i, block in enumerate(study.physical or ()):
+        asked.append((f"physical.{i}", partial(read_block, block, study)))
+    simulators: set[str] = set(study.scaling.simulators) if study.scaling is not None else set()
+    if study.size is not None:
+        for name in study.size.networks:
+            if not name.startswith(PUBLISHED):
+                asked.append(("size.networks", partial(lambda of: load_network(network_path(of)), name)))
+    if study.decision or study.physical:
+        simulators.add(NGSPICE.name)
+    asked += [(f"simulator {name}", SIMULATORS[name].version) for name in sorted(simulators)]
+    problems = []
+    for where, use in asked:
+        try:
+            use()
+        except KcnetError as error:
+            lines = [line.strip() for line in str(error).splitlines()]
+            if isinstance(error, InvalidInputError) and len(error.problems) > 1:  # of a network, a thousand edges
+                lines = [f"{error.where}: {len(error.problems)} problems, the first: {error.problems[0]}"]
+            problems.append(f"{where}: {' '.join(lines)}")
+    if problems:
+        raise InvalidInputError(str(config), problems)
 
 
 def _shown_waveform(store: Store, inference: Row) -> dict[str, Any]:

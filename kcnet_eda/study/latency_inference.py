@@ -276,7 +276,9 @@ def _noise(bench: LatencyBench, section: Inference) -> Row:
         task(WRITE, f"{left!r}", lambda _, left=left: bench.x0 * (1 - left), 1) for left in (0.0, *section.write_errors)
     ]
     results = bench.attempt([*noise, *written], "noise and write errors, engine")
-    counts = [(0, 1) if r.v_end is None else (int(r.v_end[0]), int(r.v_end[1])) for r in results]
+    trials = [section.draws * len(y)] * len(noise) + [len(y)] * len(written)
+    # A run that failed is right nowhere, of all that it was to be.
+    counts = [(0, n) if r.v_end is None else (int(r.v_end[0]), n) for r, n in zip(results, trials, strict=True)]
     engine = {"level": "engine", "simulator": ENGINE, "simulator_version": VERSION}
     return {
         "noise": [

@@ -20,7 +20,7 @@ from kcnet_eda.dynamics.reference import trajectory
 from kcnet_eda.export.circuit import build_circuit
 from kcnet_eda.export.mos_netlist import MosCircuit
 from kcnet_eda.files import sha256_bytes
-from kcnet_eda.network.data import load_data
+from kcnet_eda.network.data import DataSet, load_data
 from kcnet_eda.network.graph import Network, labels
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.physical.calibration import CellGroup
@@ -30,7 +30,7 @@ from kcnet_eda.study.export_mos import buildable, calibrated, kit_scaling, mos_s
 from kcnet_eda.study.latency_bench import Floats, LatencyBench, Row, Task, failures
 from kcnet_eda.study.latency_limits import Limit, crossing, fastest_kept, in_order
 from kcnet_eda.study.latency_noise import noise_against_c
-from kcnet_eda.study.latency_settings import Physical
+from kcnet_eda.study.latency_settings import LatencyStudy, Physical
 from kcnet_eda.study.mos_run import mos_deck, run_in_transistors
 from kcnet_eda.study.pareto import not_dominated
 from kcnet_eda.study.rig import Bench, Rig
@@ -77,11 +77,38 @@ class _Subject:
         return bool(error is not None and point["passed"] == point["n"] and error <= self.section.node_error)
 
 
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A block of the section and what it names."""
+
+    section: Physical
+    kit: Pdk
+    models: Models
+    network: Network
+    data: DataSet
+
+
+def read_block(section: Physical, study: LatencyStudy) -> Block:
+    """What a block names, where all of it is here and fits together.
+
+    Raises
+    ------
+    KcnetError
+        A kit, its models, a network that can be cells, or data for it are not here.
+    """
+    kit = load_pdk(section.pdk)
+    network = load_network(network_path(section.network))
+    buildable(network, kit)
+    data = load_data(section.data, study.data_dir, features=network.inputs.size, seed=study.seed)
+    require_fit(data, network)
+    return Block(section, kit, prepare(kit, section.models), network, data)
+
+
 def run_physical(bench: LatencyBench, sections: Sequence[Physical]) -> Row:
     """Run the section, a kit after another; its part of the record. Rows of its tables name their kit by number."""
-    kits = [load_pdk(section.pdk) for section in sections]
-    models = [prepare(kit, section.models) for kit, section in zip(kits, sections, strict=True)]
-    found = [_run_kit(bench, *each) for each in zip(sections, kits, models, strict=True)]
+    blocks = [read_block(section, bench.study) for section in sections]
+    kits = [block.kit for block in blocks]
+    found = [_run_kit(bench, block) for block in blocks]
     tables: dict[str, list[Row]] = {
         name: [
             {"kit": i, "pdk": kit.name} | row
@@ -103,10 +130,8 @@ def run_physical(bench: LatencyBench, sections: Sequence[Physical]) -> Row:
     }
 
 
-def _run_kit(bench: LatencyBench, section: Physical, kit: Pdk, models: Models) -> Row:
-    network = load_network(network_path(section.network))
-    data = load_data(section.data, bench.study.data_dir, features=network.inputs.size, seed=bench.study.seed)
-    require_fit(data, network)
+def _run_kit(bench: LatencyBench, block: Block) -> Row:
+    section, kit, models, network, data = block.section, block.kit, block.models, block.network, block.data
     some = data.head(min(section.samples, len(data)))
     x0 = network.initial_state(some.x)
     tau = np.linspace(0, network.duration, _GRID)

@@ -92,8 +92,11 @@ def _verdicts(sections: Mapping[str, Row]) -> list[Row]:
             size,
             "size",
             size.get("t_constant"),
-            "; ".join(f"{name} grows as edges^{value:.2f}" for name, value in exponents.items())
-            or "no law: too few sizes, or too far apart",
+            f"{_sizes(size)}; "
+            + (
+                "; ".join(f"{name.replace('_', ' ')} grows as edges^{value:.2f}" for name, value in exponents.items())
+                or "no law of its price: too few sizes, or too far apart"
+            ),
         ),
         verdict(
             "T is all the time that an inference takes",
@@ -111,6 +114,15 @@ def _verdicts(sections: Mapping[str, Row]) -> list[Row]:
             "; ".join(_binding(kit) for kit in mos.get("kits", [])),
         ),
     ]
+
+
+def _sizes(size: Row) -> str:
+    """At what sizes of the family T was what, in words."""
+    rows = [row for row in size.get("rows", []) if row["family"] == "grid" and row["status"] == "passed"]
+    if not rows:
+        return "no run passed"
+    edges, times = [row["edges"] for row in rows], dict.fromkeys(format_si(row["t_total_s"], "s", 3) for row in rows)
+    return f"T = {', '.join(times)} from {min(edges)} to {max(edges)} edges"
 
 
 def _binding(kit: Row) -> str:

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.dynamics.noise import WhiteNoise, evolve_noisy
+from kcnet_eda.dynamics.noise import WhiteNoise, right_with_noise
 from kcnet_eda.export.mos_netlist import MosCircuit
 from kcnet_eda.files import sha256_bytes
-from kcnet_eda.network.graph import Network
 from kcnet_eda.physical.condition import Condition
 from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.pdk import Pdk
@@ -169,12 +168,7 @@ def smallest_c(points: list[tuple[float, float]], reference: float) -> float | N
 def count_right(dies: Dies, shared: Shared, steps: int, noise: tuple[float, WhiteNoise, int] | None) -> int:
     """How many samples the die without mismatch of the first condition gets right; ``noise``: rms of the initial
     voltages [V_u], that of the edges, and the draw's number. What is not finite is wrong."""
-    network: Network = shared.network
     sigma, white, draw = noise or (0.0, WhiteNoise(0.0), 0)
     rng = np.random.default_rng(np.random.SeedSequence(dies.seed, spawn_key=(_NOISE, draw)))
-    written = rng.standard_normal(shared.x0.shape)
-    written[:, 0] = 0.0  # ground is held
-    duration = network.phases[0].duration
-    x0 = shared.x0 + sigma * written
-    v = evolve_noisy(dies.cells.ends, dies.nominal(0), x0, duration, white, rng, steps=steps)
-    return int(((v[network.readout].argmax(axis=0) == shared.y) & np.isfinite(v).all(axis=0)).sum())
+    ends, edges = dies.cells.ends, dies.nominal(0)
+    return right_with_noise(shared.network, ends, edges, shared.x0, shared.y, (sigma, white), rng, steps=steps)

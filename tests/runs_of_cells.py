@@ -1,0 +1,67 @@
+"""Runs of every kind of a network of three cells, small enough for tests: the whole chain, and latency."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from conftest import make_network
+
+from kcnet_eda import api
+from kcnet_eda.network.laws import RELU
+from kcnet_eda.network.store import save_network
+
+#: Twelve conditions, so that the names below the heat map have little room.
+_PVT = """
+network: {net}
+data: {data}
+pdk: generic180
+corners: [tt, ss]
+supplies: ["-10%", "0%"]
+temperatures: [-40, 27, 125]
+dies: 4
+mismatch: {{sigma_gain: 0.05, sigma_offset: 0.025}}
+repeat: 3
+limits: {{accuracy: {{minimum: 0.1}}, yield: {{minimum: 1.0}}}}
+"""
+_LATENCY = """
+network: {net}
+data: {data}
+scaling: {{samples: 1, smallest: 2, simulators: [ngspice, vacask]}}
+size: {{edges: [300, 700], networks: ['{net}'], vacask_above: 500, ngspice_up_to: 800}}
+decision: {{draws: 20}}
+inference: {{samples: 2, draws: 1}}
+physical: {{network: '{net}', data: '{data}', samples: 2, t_units: [300n, 20n], drops: [0.1], noise_draws: 1}}
+"""
+
+
+def make_cells(root: Path) -> tuple[Path, Path]:
+    """The network's file and that of its data, in ``root``."""
+    rows = [(1, 2, 1.0, -1.0, 0.0, 1.0, RELU), (2, 3, 0.8, -0.8, 0.5, 1.0, RELU), (3, 1, 1.2, -1.2, 0.2, 1.0, RELU)]
+    net, data = root / "cells.kcnet", root / "data.npz"
+    save_network(make_network(rows, 4, examples=[[1.0, 0.2, -0.5]]), net)
+    x = np.array([[1.0, 0.0, 0.2], [0.1, 0.9, 0.3], [0.2, 0.1, 1.0], [0.9, 0.3, 0.5], [0.0, 0.2, 0.9], [0.3, 0.8, 0.1]])
+    np.savez(data, x=x, y=x.argmax(axis=1))
+    return net, data
+
+
+def make_latency(root: Path, net: Path, data: Path) -> Path:
+    """The run folder of a latency study with every section."""
+    file = root / "latency.yaml"
+    file.write_text(_LATENCY.format(net=net, data=data))
+    api.study_latency(file, root / "latency", jobs=1)
+    return root / "latency"
+
+
+def make_runs(root: Path) -> dict[str, Path]:
+    """Run folders in ``root`` by name: engine, ngspice, vacask, mos, pvt, latency."""
+    net, data = make_cells(root)
+    runs = {name: root / name for name in ("engine", "ngspice", "vacask", "mos", "pvt")}
+    for name in ("engine", "ngspice", "vacask"):
+        api.simulate(net, runs[name], data=str(data), simulator=name, jobs=1)
+    api.export(net, root / "bundle", level="mos", pdk="generic180", t_unit=300e-9)
+    api.simulate(root / "bundle", runs["mos"], data=str(data), samples=4, jobs=1)
+    file = root / "pvt.yaml"
+    file.write_text(_PVT.format(net=net, data=data))
+    api.study_pvt(file, runs["pvt"])
+    return runs | {"latency": make_latency(root, net, data)}
