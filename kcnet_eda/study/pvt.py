@@ -216,7 +216,7 @@ def _run(
     ToolFailedError
         A farm's worker did not bring an item back: no count is made without it.
     """
-    due = {key: item for key, item in items.items() if store.result(key).status is not Status.PASSED}
+    due = {key: item for key, item in items.items() if not _done(store, key)}
     with progress.stage(what, len(items)) as advance:
         advance(len(items) - len(due))
         tally = Tally(advance, len(due))
@@ -233,6 +233,12 @@ def _run(
     failed = [result for result in map(store.result, due) if result.status is not Status.PASSED]
     if failed:
         raise ToolFailedError(f"{what}: {len(failed)} of {len(items)} failed; the first: {failed[0].message}")
+
+
+def _done(store: Store, key: str) -> bool:
+    """Whether a row passed and has its numbers; one whose numbers are lost is run again."""
+    result = store.result(key)
+    return result.status is Status.PASSED and result.v_end is not None
 
 
 def _numbers(store: Store, key: str) -> NDArray[np.float64]:
@@ -270,7 +276,7 @@ def _repeat(
     ]
     version = NGSPICE.version()
     store.plan_in_order(rows, NGSPICE.name, version, shared.study.seed)
-    due = {key: case for key, case in by_key.items() if store.result(key).status is not Status.PASSED}
+    due = {key: case for key, case in by_key.items() if not _done(store, key)}
     with progress.stage(f"cases in ngspice, {level.name}", len(cases)) as advance:
         advance(len(cases) - len(due))
         tally = Tally(advance, len(due))
