@@ -175,6 +175,7 @@ def _tell_pvt(record: dict[str, Any], out: Path) -> None:
         )
     if s["inert_axes"]:
         OUT.print(f"no answer changes along: {', '.join(s['inert_axes'])}", soft_wrap=True)
+    _tell_spot(record)
     _tell_remedies(record)
     OUT.print(f"surrogate: {record['provenance']['surrogate']}; {s['wall_s']:.1f} s in all", soft_wrap=True)
     OUT.print(
@@ -189,6 +190,22 @@ def _tell_pvt(record: dict[str, Any], out: Path) -> None:
         OUT.print(f"{limit['of']}, {limit['kind']} {asked}: {found}: {verdict}")
     if not s["kept"]:
         raise typer.Exit(2)
+
+
+def _tell_spot(record: dict[str, Any]) -> None:
+    """How ngspice's transient noise compares with the engine's, where the study asked."""
+    spot = record["noise"] and record["noise"]["spot"]
+    if not spot:
+        return
+    ratio = "no ratio"
+    if spot["ratio"] is not None:
+        ratio = f"sigma over the engine's {spot['ratio']:.3f} ({spot['interval'][0]:.3f} to {spot['interval'][1]:.3f})"
+    OUT.print(
+        f"transient noise in ngspice, C {format_si(spot['c'], 'F')}: {ratio}, {spot['samples']} samples, "
+        f"{spot['failed']} of {spot['runs']} runs failed"
+        + ("" if spot["kept"] else ": the engine's noise does NOT agree"),
+        soft_wrap=True,
+    )
 
 
 def _tell_remedies(record: dict[str, Any]) -> None:

@@ -34,6 +34,7 @@ from kcnet_eda.study.export_mos import calibrated_circuit, kit_scaling
 from kcnet_eda.study.failures import DIGITS, FOLDER, failures
 from kcnet_eda.study.farm import Farm, make_farm
 from kcnet_eda.study.ladder import ladder
+from kcnet_eda.study.noise_spot import SpotChecks, SpotRun, spot_on_worker, spot_record
 from kcnet_eda.study.pvt_mos import NOMINAL, draw_nominal, transistors
 from kcnet_eda.study.pvt_noise import NoiseRun, NoiseStudy, noise_on_worker, noise_record, run_noise
 from kcnet_eda.study.pvt_record import add_checks, calibration_text, make_record
@@ -54,11 +55,12 @@ from kcnet_eda.study.runs_table import RUNS_CSV, RUNS_PARQUET, write_runs
 from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, REPORT, STORE, refuse_foreign, require_fit
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
 from kcnet_eda.tools.simulators import NGSPICE
+from kcnet_eda.units import format_si
 
 TABLE, CALIBRATION, SENSITIVITY = "conditions.csv", "calibration.json", "sensitivity.csv"
 BLOCK = 50  # dies of a row of the store
 _ENGINE = "die engine"
-_LEVELS = {"block": "engine", "noise": "engine", "behavioral": "behavioral", "mos": "mos"}
+_LEVELS = {"block": "engine", "noise": "engine", "behavioral": "behavioral", "mos": "mos", "spot": "behavioral"}
 
 
 def study_pvt(
@@ -124,6 +126,13 @@ def study_pvt(
             rows += [PlannedRun(key, 0, "noise", f"{home.name}, {r.name}", "nominal") for key, r in noise_runs.items()]
         store.forget_plan()
         store.plan_in_order(rows, _ENGINE, __version__, study.seed)
+        spot, spot_runs = None, dict[str, SpotRun]()
+        if noise is not None and noise.settings.spot_checks:
+            spot = SpotChecks(noise, NGSPICE.version())
+            spot_runs = {spot.key(run): run for run in spot.runs}
+            what = f"{home.name}, transient noise, C {format_si(spot.c, 'F')}"
+            rows = [PlannedRun(key, run.sample, "spot", what, "nominal") for key, run in spot_runs.items()]
+            store.plan_in_order(rows, NGSPICE.name, spot.simulator_version, study.seed)
         whole = partial(run_block, shared, threads=farm.workers)  # a block's dies in threads, one block after the other
         _run(blocks, shared, block_on_worker, lambda due: map(whole, due), store, farm, progress, "blocks of dies")
         outcome = Outcome.zeros(len(points), study.dies)
@@ -150,6 +159,10 @@ def study_pvt(
                 here = partial(pool.map, partial(run_noise, noise))
                 _run(noise_runs, noise, noise_on_worker, here, store, farm, progress, "noise against C")
             record["noise"] = noise_record(noise, {run: store.result(key) for key, run in noise_runs.items()}, mos)
+            record["noise"]["spot"] = None
+        if spot is not None:
+            _in_ngspice(spot_runs, spot_on_worker, spot, store, out, farm, progress, "spot checks of noise in ngspice")
+            record["noise"]["spot"] = spot_record(spot, {run: store.result(key) for key, run in spot_runs.items()})
         asked = study.sensitivity is not None or study.calibration is not None
         found_remedies = _remedies(shared, data, kit, worst, farm, progress) if asked else None
         write_runs(store, out, _LEVELS)
@@ -276,9 +289,27 @@ def _repeat(
     ]
     version = NGSPICE.version()
     store.plan_in_order(rows, NGSPICE.name, version, shared.study.seed)
-    due = {key: case for key, case in by_key.items() if not _done(store, key)}
-    with progress.stage(f"cases in ngspice, {level.name}", len(cases)) as advance:
-        advance(len(cases) - len(due))
+    what = f"cases in ngspice, {level.name}"
+    _in_ngspice(by_key, case_on_worker, Repeat(shared, level, version), store, out, farm, progress, what)
+    results = [store.result(key) for key in by_key]
+    engine = [shared.engine(level, case, shared.study.steps) for case in cases]
+    return _Repeated(results, judge(level, shared.network.readout, engine, results))
+
+
+def _in_ngspice(
+    items: Mapping[str, Any],
+    work: Work,
+    shared: Any,
+    store: Store,
+    out: Path,
+    farm: Farm,
+    progress: Progress,
+    what: str,
+) -> None:
+    """Run those ``items`` in ngspice that are not done; decks and logs of what fails are left in ``out``."""
+    due = {key: item for key, item in items.items() if not _done(store, key)}
+    with progress.stage(what, len(items)) as advance:
+        advance(len(items) - len(due))
         tally = Tally(advance, len(due))
 
         def done(key: str, result: Result) -> None:
@@ -289,10 +320,7 @@ def _repeat(
             store.finish(key, result)
             tally(result)
 
-        run_campaign(farm, case_on_worker, Repeat(shared, level, version), due, done)
-    results = [store.result(key) for key in by_key]
-    engine = [shared.engine(level, case, shared.study.steps) for case in cases]
-    return _Repeated(results, judge(level, shared.network.readout, engine, results))
+        run_campaign(farm, work, shared, due, done)
 
 
 def _case_key(shared: Shared, level: Level, case: Case) -> str:

@@ -111,6 +111,12 @@ class Noise(Settings):
     mirrors: Annotated[_NotNegative, Field(description="mirror transistors that an edge's current passes")] = 4.0
     draws: Annotated[int, Field(ge=1, le=10_000, description="draws of the noise, each of all samples")] = 4
     steps: Annotated[int, Field(ge=5, le=10_000, description="steps of the engine with noise")] = 60
+    spot_checks: Annotated[
+        int, Field(ge=0, le=10_000, description="samples run twice in ngspice with transient noise of their own")
+    ] = 0
+    spot_c: Annotated[
+        Positive | None, Field(description="node capacitance of these, F; the least of capacitances if not given")
+    ] = None
 
 
 class PvtStudy(Settings):
