@@ -23,13 +23,20 @@ from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.physical.cell_design import CellLimits
 from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.mismatch import UnitSpread
-from kcnet_eda.progress import NoProgress
 from kcnet_eda.study.die_calibration import Trims, fit_readout, fit_trims
 from kcnet_eda.study.dies import Dies, network_cells
 from kcnet_eda.study.pvt_record import add_checks
 from kcnet_eda.study.pvt_settings import PvtStudy
-from kcnet_eda.study.remedies import effect, fitting_samples
-from kcnet_eda.study.yield_sensitivity import SoftYield, sensitivity_record
+from kcnet_eda.study.remedies import Due, Fitting, Kind, effect, fitting_samples, run_step
+from kcnet_eda.study.store import Result, open_store
+from kcnet_eda.study.yield_sensitivity import (
+    SoftYield,
+    by_gradient,
+    halved,
+    of_dies,
+    sensitivity_record,
+    yield_gradient,
+)
 from kcnet_eda.study.yield_settings import Sensitivity
 
 #: Edges that are what they were trained to be.
@@ -108,7 +115,11 @@ def test_an_edge_that_decides_the_label_ranks_first_and_one_that_none_sees_has_n
     dies, x0, y = decided_by_one_edge()
     # right where the decisive edge is at least as strong as drawn on average: halving its σ moves dies to the limit
     settings = Sensitivity(dies=50, samples=40, top=4, margin=0.3, accuracy=0.1)
-    record = sensitivity_record(dies, 0, range(7, 57), x0, y, settings, 0.4, 15, 1, NoProgress())
+    which, soft = range(7, 57), SoftYield(0.4, settings.margin, settings.accuracy)
+    gain, lost = yield_gradient(dies, 0, which, x0, y, soft, 15, 1)
+    again = [of_dies(dies, 0, which, halved(4, int(e)), x0, y, soft, 15, 1) for e in by_gradient(gain)]
+    drawn = of_dies(dies, 0, which, 1.0, x0, y, soft, 15, 1)
+    record = sensitivity_record(dies, which, settings, 0.4, gain, lost, drawn, again)
     by_difference = [row["edge"] for row in record["edges"]]
     assert record["by_gradient"][0] == by_difference[0] == 0
     found = {row["edge"]: row for row in record["edges"]}
@@ -197,12 +208,53 @@ def test_a_study_with_remedies_is_the_same_with_any_number_of_workers(tmp_path: 
     assert (s["first_die"], s["run_again"], len(s["edges"])) == (12, 4, 250)  # no die of the study's 0 to 11
     # as built is what the study itself counts on the same dies and samples
     (row,) = one["conditions"]
-    assert c["rows"][0]["what"] == "as built" and s["larger"]["before"]["accuracy"]["value"] == row["accuracy"]
-    assert c["rows"][0]["accuracy"]["value"] == row["accuracy"] and c["rows"][0]["yield"]["value"] == row["yield"]
+    assert c["rows"][0]["what"] == "as built" and c["rows"][0]["yield"]["value"] == row["yield"]
+    for found in (s["larger"]["before"], c["rows"][0]):
+        # a count over all trials, and there the mean of the dies' shares: the same but for rounding
+        assert found["accuracy"]["value"] == pytest.approx(row["accuracy"], rel=1e-12)
     assert c["edges"] == s["by_gradient"][:3] and c["numbers_of_a_die"] == 3 + 20
     assert c["runs_of_a_die"] == 40 * 3
     page = (tmp_path / "run1/report.html").read_text()
     assert "What the yield hangs on" in page and "Each die calibrated" in page
+
+
+def test_remedies_are_rows_that_a_resumed_or_edited_study_does_not_compute_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out = tmp_path / "study.yaml", tmp_path / "run"
+    file.write_text(STUDY)
+    ran: list[Kind] = []
+
+    def seen(of: Fitting, due: Due, threads: int = 1) -> Result:
+        if len(ran) == killed_after:
+            raise KeyboardInterrupt
+        ran.append(due.step.kind)
+        return run_step(of, due, threads)
+
+    monkeypatch.setattr("kcnet_eda.study.pvt.run_step", seen)
+    killed_after = -1
+    whole = api.study_pvt(file, tmp_path / "whole", at_nominal=True)
+    # gradient, σ as drawn and of 4 edges halved, none and 4 edges larger, a fit, and as built and in three ways
+    steps, once = len(ran), list(ran)
+    assert steps == 1 + 5 + 2 + 1 + 4
+    ran.clear()
+    for killed_after in (3, 7, 10, -1):
+        if killed_after > 0:
+            with pytest.raises(KeyboardInterrupt):
+                api.study_pvt(file, out, at_nominal=True)
+            with open_store(out / "study.sqlite") as store:
+                rows = [row for row in store.planned() if row["variant"] == "remedy"]
+            assert len(rows) == steps and sum(row["status"] == "passed" for row in rows) == killed_after
+    resumed = api.study_pvt(file, out, at_nominal=True)
+    assert ran == once  # none of them twice
+    assert all(resumed[name] == whole[name] for name in ("sensitivity", "calibration"))
+    for name in ("outputs.npz", "sensitivity.csv"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    ran.clear()
+    file.write_text(STUDY.replace("trims: 3", "trims: 2").replace("top: 4", "top: 5"))
+    api.study_pvt(file, out, at_nominal=True)
+    # one edge more run again, five edges larger, and all of the calibration
+    assert sorted(ran) == sorted([Kind.HALVED, Kind.LARGER, Kind.FIT, *[Kind.COUNT] * 4])
 
 
 def test_the_command_tells_the_effect_and_an_engine_that_is_not_believed_has_none(
@@ -213,7 +265,8 @@ def test_the_command_tells_the_effect_and_an_engine_that_is_not_believed_has_non
     done = CliRunner().invoke(app, ["study", "mc", str(file), "--out", str(tmp_path / "run")], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     assert "the yield hangs most on" in done.output and "DACs and read-out, calibrated at" in done.output
-    record: dict[str, Any] = {"summary": {}, "noise": None, "sensitivity": {"edges": []}, "calibration": {"rows": []}}
+    record: dict[str, Any] = {"summary": {}, "limits": [], "noise": None, "sensitivity": {"edges": []}}
+    record["calibration"] = {"rows": []}
     add_checks(record, {"kept": False}, None)
     assert record["sensitivity"] is None and record["calibration"] is None and record["summary"]["kept"] is False
 

@@ -50,7 +50,7 @@ from kcnet_eda.study.pvt_work import (
     case_on_worker,
     run_block,
 )
-from kcnet_eda.study.remedies import Place, Remedies, remedies
+from kcnet_eda.study.remedies import Due, Place, Remedies, fitting, remedies, run_step, step_on_worker
 from kcnet_eda.study.runs_table import RUNS_CSV, RUNS_PARQUET, write_runs
 from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, REPORT, STORE, refuse_foreign, require_fit
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
@@ -60,7 +60,11 @@ from kcnet_eda.units import format_si
 TABLE, CALIBRATION, SENSITIVITY = "conditions.csv", "calibration.json", "sensitivity.csv"
 BLOCK = 50  # dies of a row of the store
 _ENGINE = "die engine"
-_LEVELS = {"block": "engine", "noise": "engine", "behavioral": "behavioral", "mos": "mos", "spot": "behavioral"}
+_LEVELS = {
+    **dict.fromkeys(("block", "noise", "remedy"), "engine"),
+    **dict.fromkeys(("behavioral", "spot"), "behavioral"),
+    "mos": "mos",
+}
 
 
 def study_pvt(
@@ -164,7 +168,7 @@ def study_pvt(
             _in_ngspice(spot_runs, spot_on_worker, spot, store, out, farm, progress, "spot checks of noise in ngspice")
             record["noise"]["spot"] = spot_record(spot, {run: store.result(key) for key, run in spot_runs.items()})
         asked = study.sensitivity is not None or study.calibration is not None
-        found_remedies = _remedies(shared, data, kit, worst, farm, progress) if asked else None
+        found_remedies = _remedies(shared, data, kit, worst, same, store, farm, progress) if asked else None
         write_runs(store, out, _LEVELS)
         record["failures"] = failures(store.planned(), _LEVELS)
     record["sensitivity"] = record["calibration"] = None
@@ -185,12 +189,22 @@ def study_pvt(
     return record
 
 
-def _remedies(shared: Shared, data: DataSet, kit: Pdk, worst: int, farm: Farm, progress: Progress) -> Remedies:
-    """What the study's ``sensitivity`` and ``calibration`` ask for, in this process's threads, at the nominal condition
-    and at the condition of the ``worst`` of the study's points, without errors of writing and reading."""
+def _remedies(
+    shared: Shared, data: DataSet, kit: Pdk, worst: int, same: str, store: Store, farm: Farm, progress: Progress
+) -> Remedies:
+    """What the study's ``sensitivity`` and ``calibration`` ask for, at the nominal condition and at the condition of
+    the ``worst`` of the study's points, without errors of writing and reading; ``same`` as in :func:`_plan`."""
     home = Place(nominal(kit), measured(shared.study, kit, [nominal(kit)], progress).models[0])
-    there = Place(shared.points[worst].condition, shared.dies.models[worst])
-    return remedies(shared, data, home, there, farm.workers if farm.local else 1, progress)
+    of = fitting(shared, data, home, Place(shared.points[worst].condition, shared.dies.models[worst]))
+    store.plan_in_order(list(of.planned(same).values()), _ENGINE, __version__, shared.study.seed)
+    whole = partial(run_step, of, threads=farm.workers)
+
+    def run(due: Sequence[Due], what: str) -> list[NDArray[np.float64]]:
+        items = {of.key(one.step, same): one for one in due}
+        _run(items, of, step_on_worker, lambda left: map(whole, left), store, farm, progress, what)
+        return [_numbers(store, key) for key in items]
+
+    return remedies(of, run)
 
 
 def _plan(shared: Shared, same: str) -> dict[str, Block]:
