@@ -280,6 +280,10 @@ def test_remedies_that_cannot_be_are_told(tmp_path: Path) -> None:
     file.write_text(STUDY.replace("sensitivity: {dies", "# {dies"))
     with pytest.raises(InvalidInputError, match="needs sensitivity"):
         api.study_pvt(file, tmp_path / "run")
+    file.write_text(STUDY.replace("{samples: 40", "{data: 'digits:test', samples: 40"))
+    with pytest.raises(InvalidInputError, match="also measured on"):
+        api.study_pvt(file, tmp_path / "run")
+    assert not (tmp_path / "run").exists()  # told before anything is computed
     file.write_text("network: digits_mos\npdk: generic180\ndies: 1\nmismatch: null\nsensitivity: {}\n")
     with pytest.raises(InvalidInputError, match="dies with mismatch"):
         api.study_pvt(file, tmp_path / "run")

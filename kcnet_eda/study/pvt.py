@@ -22,7 +22,7 @@ from kcnet_eda.config import load_settings
 from kcnet_eda.dynamics.engine import evolve
 from kcnet_eda.errors import InvalidInputError, ToolFailedError
 from kcnet_eda.files import hold_folder, sha256_bytes, sha256_file, write_atomic
-from kcnet_eda.network.data import DataSet, load_data
+from kcnet_eda.network.data import load_data
 from kcnet_eda.network.graph import labels
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.physical.pdk import Pdk, load_pdk
@@ -50,7 +50,17 @@ from kcnet_eda.study.pvt_work import (
     case_on_worker,
     run_block,
 )
-from kcnet_eda.study.remedies import Due, Place, Remedies, fitting, remedies, run_step, step_on_worker
+from kcnet_eda.study.remedies import (
+    Due,
+    Place,
+    Remedies,
+    Samples,
+    fitting,
+    remedies,
+    run_step,
+    samples_to_fit,
+    step_on_worker,
+)
 from kcnet_eda.study.runs_table import RUNS_CSV, RUNS_PARQUET, write_runs
 from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, REPORT, STORE, refuse_foreign, require_fit
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
@@ -105,6 +115,7 @@ def study_pvt(
     data = data.head(study.samples)
     if data.y is None:
         raise InvalidInputError(f"data {data.name}", ["has no labels to be right about"], "Use labelled data.")
+    to_fit = samples_to_fit(study, data, cells.network)
     x0, duration = cells.network.initial_state(data.x), cells.network.phases[0].duration
     points = grid(study, kit, corners, at_nominal=at_nominal, full_scale=float(np.ptp(x0)), duration=duration)
     farm = make_farm(study.cluster, workers, scheduler, cluster)
@@ -167,8 +178,8 @@ def study_pvt(
         if spot is not None:
             _in_ngspice(spot_runs, spot_on_worker, spot, store, out, farm, progress, "spot checks of noise in ngspice")
             record["noise"]["spot"] = spot_record(spot, {run: store.result(key) for key, run in spot_runs.items()})
-        asked = study.sensitivity is not None or study.calibration is not None
-        found_remedies = _remedies(shared, data, kit, worst, same, store, farm, progress) if asked else None
+        asked = any(samples is not None for samples in to_fit)
+        found_remedies = _remedies(shared, to_fit, kit, worst, same, store, farm, progress) if asked else None
         write_runs(store, out, _LEVELS)
         record["failures"] = failures(store.planned(), _LEVELS)
     record["sensitivity"] = record["calibration"] = None
@@ -190,12 +201,19 @@ def study_pvt(
 
 
 def _remedies(
-    shared: Shared, data: DataSet, kit: Pdk, worst: int, same: str, store: Store, farm: Farm, progress: Progress
+    shared: Shared,
+    samples: tuple[Samples | None, Samples | None],
+    kit: Pdk,
+    worst: int,
+    same: str,
+    store: Store,
+    farm: Farm,
+    progress: Progress,
 ) -> Remedies:
     """What the study's ``sensitivity`` and ``calibration`` ask for, at the nominal condition and at the condition of
     the ``worst`` of the study's points, without errors of writing and reading; ``same`` as in :func:`_plan`."""
     home = Place(nominal(kit), measured(shared.study, kit, [nominal(kit)], progress).models[0])
-    of = fitting(shared, data, home, Place(shared.points[worst].condition, shared.dies.models[worst]))
+    of = fitting(shared, samples, home, Place(shared.points[worst].condition, shared.dies.models[worst]))
     store.plan_in_order(list(of.planned(same).values()), _ENGINE, __version__, shared.study.seed)
     whole = partial(run_step, of, threads=farm.workers)
 

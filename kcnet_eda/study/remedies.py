@@ -218,18 +218,14 @@ class Fitting:
         return rows
 
 
-def fitting(shared: Shared, measured_on: DataSet, home: Place, worst: Place) -> Fitting:
-    """What ``shared.study`` asks for; ``measured_on`` are its samples, ``home`` and ``worst`` the kit's nominal and the
-    study's worst condition.
+def samples_to_fit(study: PvtStudy, measured_on: DataSet, network: Network) -> tuple[Samples | None, Samples | None]:
+    """What edges are ranked on and dies calibrated on, by what ``study`` asks for; ``measured_on`` are its samples.
 
     Raises
     ------
     InvalidInputError
         As :func:`fitting_samples`.
     """
-    study, network = shared.study, shared.network
-    places = (home,) if home.condition == worst.condition else (home, worst)
-    dies = replace(shared.dies, models=tuple(place.model for place in places))
 
     def drawn(asked: Sensitivity | DieCalibration | None) -> Samples | None:
         if asked is None:
@@ -238,7 +234,15 @@ def fitting(shared: Shared, measured_on: DataSet, home: Place, worst: Place) -> 
         assert data.y is not None  # fitting_samples has seen to it
         return Samples(network.initial_state(data.x), data.y)
 
-    return Fitting(shared, places, dies, drawn(study.sensitivity), drawn(study.calibration))
+    return drawn(study.sensitivity), drawn(study.calibration)
+
+
+def fitting(shared: Shared, samples: tuple[Samples | None, Samples | None], home: Place, worst: Place) -> Fitting:
+    """What ``shared.study`` asks for, on ``samples`` of :func:`samples_to_fit`; ``home`` and ``worst`` are the kit's
+    nominal and the study's worst condition."""
+    places = (home,) if home.condition == worst.condition else (home, worst)
+    dies = replace(shared.dies, models=tuple(place.model for place in places))
+    return Fitting(shared, places, dies, *samples)
 
 
 #: Runs steps, those in the store that are done excepted; their numbers in the same order.
