@@ -1,6 +1,7 @@
 """Noise of the digits network against C: what the block ``noise`` of ``kcnet study mc`` finds.
 
-python benchmarks/pvt_noise.py [--pdk generic180] [--draws 4] [--steps 60] [--workers 1] [--out FOLDER]
+python benchmarks/pvt_noise.py [--pdk generic180] [--draws 4] [--steps 60] [--spot-checks 0] [--spot-c 1f]
+                              [--workers 1] [--out FOLDER]
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ network: digits_mos
 pdk: {pdk}
 dies: 1
 mismatch: null
-noise: {{capacitances: [3p, 1p, 300f, 150f, 10f, 5f, 3f, 2f, 1f, 100a, 10a], draws: {draws}, steps: {steps}}}
+noise:
+  capacitances: [3p, 1p, 300f, 150f, 10f, 5f, 3f, 2f, 1f, 100a, 10a]
+  draws: {draws}
+  steps: {steps}
+  spot_checks: {spot_checks}
+  spot_c: {spot_c}
 """
 
 
@@ -26,13 +32,16 @@ def main() -> None:
     parser.add_argument("--pdk", default="generic180")
     parser.add_argument("--draws", type=int, default=4)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--spot-checks", type=int, default=0)
+    parser.add_argument("--spot-c", default="1f")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     out = given.out or Path(tempfile.mkdtemp())
     out.mkdir(parents=True, exist_ok=True)
     file = out / "study.yaml"
-    file.write_text(STUDY.format(pdk=given.pdk, draws=given.draws, steps=given.steps))
+    keys = ("pdk", "draws", "steps", "spot_checks", "spot_c")
+    file.write_text(STUDY.format(**{key: getattr(given, key) for key in keys}))
     record = api.study_pvt(file, out / "run", at_nominal=True, workers=given.workers)
     noise = record["noise"]
     print(
@@ -47,6 +56,7 @@ def main() -> None:
             of = row[what]
             print(f"  {what}: {of['right']} of {of['trials']}, {100 * of['value']:.2f} % ", end="")
             print(f"({100 * of['interval'][0]:.2f} to {100 * of['interval'][1]:.2f} %)")
+    print(f"spot checks: {noise['spot']}")
     print(f"{record['summary']['wall_s']} s, {time.process_time():.0f} s of processor without ngspice")
 
 

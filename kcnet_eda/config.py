@@ -98,13 +98,14 @@ def _meaning(kind: type[BaseModel], place: tuple[int | str, ...], error: str) ->
     said = ""
     for part in place:
         if isinstance(at, type) and issubclass(at, BaseModel):
-            if part not in at.model_fields:
+            found = {field.alias or name: field for name, field in at.model_fields.items()}.get(str(part))
+            if found is None:
                 continue  # the key or the number of an entry, or a key that is not known
-            said = at.model_fields[str(part)].description or ""
-            at = _section(at.model_fields[str(part)].annotation)
+            said = found.description or ""
+            at = _section(found.annotation)
     if error == "extra_forbidden":
         fields = at.model_fields if isinstance(at, type) and issubclass(at, BaseModel) else {}
-        known = [name for name, field in fields.items() if field.description]
+        known = [field.alias or name for name, field in fields.items() if field.description]
         return f"; known here: {', '.join(known)}" if known else ""
     return f"; it is: {said}" if said else ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,23 @@ from kcnet_eda import api
 from kcnet_eda.dynamics.die_engine import evolve_dies
 from kcnet_eda.dynamics.edge_law import BuiltEdges, eq6_edges
 from kcnet_eda.dynamics.noise import WhiteNoise, evolve_noisy
+from kcnet_eda.export.calibrated import CalibratedDie, DrawnNoise, render_die
+from kcnet_eda.export.testbench import SolverSettings
+from kcnet_eda.files import resource_dir
 from kcnet_eda.network.laws import RELU
 from kcnet_eda.network.store import load_network, network_path, save_network
 from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.mos_cell import cell_edges
 from kcnet_eda.physical.scaling import resolve
 from kcnet_eda.study.dies import Dies, network_cells
+from kcnet_eda.study.noise_spot import spread_ratio
 from kcnet_eda.study.pvt_noise import count_right, smallest_c
 from kcnet_eda.study.pvt_record import add_checks
 from kcnet_eda.study.pvt_settings import Noise, PvtStudy
 from kcnet_eda.study.pvt_work import Shared
+from kcnet_eda.study.store import open_store
+from kcnet_eda.tools.openvaf import compile_file
+from kcnet_eda.tools.rawfile import read_transient
 from kcnet_eda.tools.simulators import NGSPICE
 
 PATHS = 20_000
@@ -148,6 +156,85 @@ def test_a_study_reports_noise_and_repeats_to_the_byte(tmp_path: Path) -> None:
     assert large["t_s"] == pytest.approx(1e-6)
     assert large["energy_j"] == pytest.approx(one["supply_current_a"] * 3.3 * 1e-6)
     assert "Noise against C" in (tmp_path / "run1/report.html").read_text()
+
+
+def test_the_noise_of_an_edge_in_verilog_a_has_the_variance_of_kt_over_c(tmp_path: Path) -> None:
+    """40 nodes, each drained by an edge that conducts 1 µS and fed 1 I_u by another, 1 pF (τ = 1 µs), for 100 τ."""
+    nodes, points, mirror, excess = 40, 2000, 1.5, 2.0
+    rows = [(k, 0, 1.0, -1.0, 0.0, 1.0, RELU) for k in range(1, nodes + 1)]
+    rows += [(0, k, 0.0, 0.0, 1.0, 1.0, RELU) for k in range(1, nodes + 1)]
+    network = make_network(rows, nodes + 1, 100.0, examples=[[1.0] * nodes])
+    scaling = resolve(c=1e-12, v_unit=0.2, i_unit=0.2e-6, v_cm=1.0)
+    assert scaling.t_unit == pytest.approx(1e-6)
+    cells = network_cells(network)
+    ends = cells.ends
+    edges, ones = eq6_edges(cells.theta1[None], cells.theta2[None]), np.ones(2 * nodes)
+    model = EdgeModel((1.0,), (1.0,), (0.0, 0.0, 0.0))
+    die = CalibratedDie(network, ends, edges, ones, model, None, np.zeros((3, 2 * nodes)), -1, 27.0)
+    drawn = DrawnNoise(np.random.default_rng(8).standard_normal((points + 1, 2 * nodes)), excess, mirror)
+    settings = SolverSettings(1e-3, points, 2)
+    text, window = render_die(die, scaling, settings, np.array([0.0] + [1.0] * nodes), "die", drawn)
+    for module in ("kc_cal_relu", "kc_cal_noise"):
+        shutil.copyfile(compile_file(resource_dir("veriloga") / f"{module}.va"), tmp_path / f"{module}.osdi")
+    (tmp_path / "die.sp").write_text(text)
+    NGSPICE.run(tmp_path / "die.sp", tmp_path / "log.txt", 60.0)
+    waves = read_transient(tmp_path / "die.raw", window.nets, window.t_end)
+    grid = np.linspace(5e-6, 100e-6, points)  # from 5 τ of no noise at all
+    v = np.stack([np.interp(grid, waves.time, of) for of in waves.values.T]) - 1.2
+    # Both edges carry 1 I_u, and have mirror · 1 G_u of it; the one that conducts has 1 G_u more.
+    wanted = excess * Boltzmann * 300.15 / 1e-12 * (1 + 2 * mirror)
+    # numbers a twentieth of τ apart: the share that straight lines between them leave, as below
+    spline = BSpline.basis_element([-2, -1, 0, 1, 2])
+    share = quad(lambda t: float(spline(t)) * np.exp(-abs(t) / 20), -2, 2, points=[-1, 0, 1])[0]
+    assert (v**2).mean() / wanted == pytest.approx(share, abs=4 * share * np.sqrt(2 / (nodes * 95)))
+    # what enters one node leaves the other, times ratio; here the other is the rail, and no two nodes have a source
+    correlation = np.corrcoef(v)[~np.eye(nodes, dtype=bool)]
+    assert np.abs(correlation).max() < 5 / np.sqrt(95 / 2)  # σ of a correlation of paths of n τ is sqrt(1/n)
+
+
+def test_an_interval_of_a_ratio_covers_the_truth_and_of_one_sample_there_is_none() -> None:
+    rng = np.random.default_rng(2)
+    covered = 0
+    for _ in range(400):
+        of_engine = rng.uniform(0.5, 2, 20)
+        # mean squares of 10 outputs whose true variance is 1.44 times the engine's
+        found = spread_ratio(1.44 * of_engine * rng.chisquare(10, 20) / 10, of_engine)
+        assert found is not None
+        covered += found[1] <= 1.2 <= found[2]
+    assert covered / 400 == pytest.approx(0.95, abs=0.04)  # 4σ of 400 trials
+    assert spread_ratio(np.array([1.0]), np.array([1.0])) is None
+    assert spread_ratio(np.array([1.0, 2.0]), np.zeros(2)) is None
+
+
+def test_spot_checks_in_ngspice_are_rows_and_agree_with_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node discharged by one edge, and one that only kT/C moves: seeded, so that what is found is what it was."""
+    network = make_network([(1, 2, 1.0, -1.0, 0.25, 1.0, RELU)], 3, 1.0, examples=[[1.0, -0.5]])
+    save_network(network, tmp_path / "net.kcnet")
+    x = np.random.default_rng(1).uniform(-1, 1, (30, 2))
+    np.savez(tmp_path / "data.npz", x=x, y=np.zeros(30, dtype=int))
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        f"network: {tmp_path / 'net.kcnet'}\ndata: {tmp_path / 'data.npz'}\npdk: generic180\ndies: 1\nmismatch: null\n"
+        "t_unit: 1u\nnoise: {capacitances: [1f], draws: 1, spot_checks: 8}\n"
+    )
+    spot = api.study_pvt(file, tmp_path / "run", at_nominal=True)["noise"]["spot"]
+    assert (spot["runs"], spot["failed"], spot["samples"], spot["c"]) == (16, 0, 8, 1e-15)
+    # 8 differences of two correlated outputs: σ of σ is at most sqrt(1/(2·8)) = 25 %, 3 of it
+    assert spot["kept"] and spot["ratio"] == pytest.approx(1, abs=0.75)
+    assert spot["interval"][0] < spot["ratio"] < spot["interval"][1]
+    table = (tmp_path / "run/runs.csv").read_text()
+    assert table.count("transient noise, C 1 fF") == 16
+    assert "Spot checks in ngspice" in (tmp_path / "run/report.html").read_text()
+    with open_store(tmp_path / "run/study.sqlite") as store:
+        ends = [store.result(row["key"]).v_end for row in store.planned() if row["variant"] == "spot"]
+    assert len({v.tobytes() for v in ends if v is not None}) == 16
+    # the same seed plans the same decks: nothing is left to run
+    left: list[int] = []
+    monkeypatch.setattr("kcnet_eda.study.pvt.run_campaign", lambda *of: left.append(len(of[3])))
+    assert api.study_pvt(file, tmp_path / "run", at_nominal=True)["noise"]["spot"] == spot
+    assert left == [0]
 
 
 def test_transient_noise_in_ngspice_has_the_same_variance(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import signal
+import sqlite3
 import time
 from dataclasses import replace
 from itertools import product
@@ -180,6 +181,44 @@ def test_all_that_is_wrong_with_a_study_file_is_told_at_once(study: Path, tmp_pa
     with pytest.raises(InvalidInputError, match="prune"):
         api.study_pvt(study, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_no_condition_and_no_value_can_be_is_told(study: Path, tmp_path: Path) -> None:
+    study.write_text(
+        STUDY + "temperatures: [27, -300]\n"
+        "limits: {accuracy: {minimum: 0.9, maximum: 0.5}, energy: {minimum: 2n, maximum: 1n}, yeild: {minimum: 1}}\n"
+    )
+    with pytest.raises(InvalidInputError) as caught:
+        api.study_pvt(study, tmp_path / "run")
+    told = str(caught.value)
+    assert "-300 °C is not above absolute zero" in told
+    assert "the minimum 0.9 is above the maximum 0.5" in told and "minimum 2e-09 is above the maximum 1e-09" in told
+    assert "known here: die_accuracy, accuracy, yield, agreement" in told  # as it is written in the file
+
+
+def test_rows_damaged_in_the_store_are_run_again(study: Path, tmp_path: Path) -> None:
+    study.write_text(STUDY.replace("dies: 60", "dies: 3"))
+    out = tmp_path / "run"
+    whole = api.study_pvt(study, out)
+    for damage in ("v_end = NULL", "v_end = x'00'", "status = 'nonsense'"):
+        connection = sqlite3.connect(out / "study.sqlite")
+        with connection:
+            connection.execute(f"UPDATE runs SET {damage}")
+        connection.close()
+        again = api.study_pvt(study, out)
+        assert again["conditions"] == whole["conditions"] and again["failures"] == []
+
+
+def test_corners_may_be_named_with_spaces_after_the_commas(study: Path, tmp_path: Path) -> None:
+    study.write_text(STUDY.replace("dies: 60", "dies: 3"))
+    words = ["study", "pvt", str(study), "--out", str(tmp_path / "run"), "--corners", "s*, tt"]
+    done = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "run/report.json").read_text())
+    assert {row["corner"] for row in found["conditions"]} == {"tt", "ss"}
+    page = (tmp_path / "run/report.html").read_text()
+    low, high = (f"{100 * end:.2f} %" for end in found["summary"]["yield_everywhere_interval"])
+    assert f"95 %: {low} to {high}" in page  # the headline stands with its interval
 
 
 def test_a_kits_own_mismatch_is_what_its_devices_make_by_hand() -> None:

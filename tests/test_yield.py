@@ -23,13 +23,20 @@ from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.physical.cell_design import CellLimits
 from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.mismatch import UnitSpread
-from kcnet_eda.progress import NoProgress
 from kcnet_eda.study.die_calibration import Trims, fit_readout, fit_trims
 from kcnet_eda.study.dies import Dies, network_cells
 from kcnet_eda.study.pvt_record import add_checks
 from kcnet_eda.study.pvt_settings import PvtStudy
-from kcnet_eda.study.remedies import effect, fitting_samples
-from kcnet_eda.study.yield_sensitivity import SoftYield, sensitivity_record
+from kcnet_eda.study.remedies import Due, Fitting, Kind, effect, fitting_samples, run_step
+from kcnet_eda.study.store import Result, open_store
+from kcnet_eda.study.yield_sensitivity import (
+    SoftYield,
+    by_gradient,
+    halved,
+    of_dies,
+    sensitivity_record,
+    yield_gradient,
+)
 from kcnet_eda.study.yield_settings import Sensitivity
 
 #: Edges that are what they were trained to be.
@@ -108,7 +115,11 @@ def test_an_edge_that_decides_the_label_ranks_first_and_one_that_none_sees_has_n
     dies, x0, y = decided_by_one_edge()
     # right where the decisive edge is at least as strong as drawn on average: halving its σ moves dies to the limit
     settings = Sensitivity(dies=50, samples=40, top=4, margin=0.3, accuracy=0.1)
-    record = sensitivity_record(dies, 0, range(7, 57), x0, y, settings, 0.4, 15, 1, NoProgress())
+    which, soft = range(7, 57), SoftYield(0.4, settings.margin, settings.accuracy)
+    gain, lost = yield_gradient(dies, 0, which, x0, y, soft, 15, 1)
+    again = [of_dies(dies, 0, which, halved(4, int(e)), x0, y, soft, 15, 1) for e in by_gradient(gain)]
+    drawn = of_dies(dies, 0, which, 1.0, x0, y, soft, 15, 1)
+    record = sensitivity_record(dies, which, settings, 0.4, gain, lost, drawn, again)
     by_difference = [row["edge"] for row in record["edges"]]
     assert record["by_gradient"][0] == by_difference[0] == 0
     found = {row["edge"]: row for row in record["edges"]}
@@ -206,6 +217,45 @@ def test_a_study_with_remedies_is_the_same_with_any_number_of_workers(tmp_path: 
     assert "What the yield hangs on" in page and "Each die calibrated" in page
 
 
+def test_remedies_are_rows_that_a_resumed_or_edited_study_does_not_compute_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out = tmp_path / "study.yaml", tmp_path / "run"
+    file.write_text(STUDY)
+    ran: list[Kind] = []
+
+    def seen(of: Fitting, due: Due, threads: int = 1) -> Result:
+        if len(ran) == killed_after:
+            raise KeyboardInterrupt
+        ran.append(due.step.kind)
+        return run_step(of, due, threads)
+
+    monkeypatch.setattr("kcnet_eda.study.pvt.run_step", seen)
+    killed_after = -1
+    whole = api.study_pvt(file, tmp_path / "whole", at_nominal=True)
+    # gradient, σ as drawn and of 4 edges halved, none and 4 edges larger, a fit, and as built and in three ways
+    steps, once = len(ran), list(ran)
+    assert steps == 1 + 5 + 2 + 1 + 4
+    ran.clear()
+    for killed_after in (3, 7, 10, -1):
+        if killed_after > 0:
+            with pytest.raises(KeyboardInterrupt):
+                api.study_pvt(file, out, at_nominal=True)
+            with open_store(out / "study.sqlite") as store:
+                rows = [row for row in store.planned() if row["variant"] == "remedy"]
+            assert len(rows) == steps and sum(row["status"] == "passed" for row in rows) == killed_after
+    resumed = api.study_pvt(file, out, at_nominal=True)
+    assert ran == once  # none of them twice
+    assert all(resumed[name] == whole[name] for name in ("sensitivity", "calibration"))
+    for name in ("outputs.npz", "sensitivity.csv"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    ran.clear()
+    file.write_text(STUDY.replace("trims: 3", "trims: 2").replace("top: 4", "top: 5"))
+    api.study_pvt(file, out, at_nominal=True)
+    # one edge more run again, five edges larger, and all of the calibration
+    assert sorted(ran) == sorted([Kind.HALVED, Kind.LARGER, Kind.FIT, *[Kind.COUNT] * 4])
+
+
 def test_the_command_tells_the_effect_and_an_engine_that_is_not_believed_has_none(
     tmp_path: Path,
 ) -> None:
@@ -230,6 +280,10 @@ def test_remedies_that_cannot_be_are_told(tmp_path: Path) -> None:
     file.write_text(STUDY.replace("sensitivity: {dies", "# {dies"))
     with pytest.raises(InvalidInputError, match="needs sensitivity"):
         api.study_pvt(file, tmp_path / "run")
+    file.write_text(STUDY.replace("{samples: 40", "{data: 'digits:test', samples: 40"))
+    with pytest.raises(InvalidInputError, match="also measured on"):
+        api.study_pvt(file, tmp_path / "run")
+    assert not (tmp_path / "run").exists()  # told before anything is computed
     file.write_text("network: digits_mos\npdk: generic180\ndies: 1\nmismatch: null\nsensitivity: {}\n")
     with pytest.raises(InvalidInputError, match="dies with mismatch"):
         api.study_pvt(file, tmp_path / "run")

@@ -103,7 +103,7 @@ def study_pvt(
     """Accuracy and yield over process, supply, temperature and dies, by the fast engine."""
     from kcnet_eda import api
 
-    chosen = [word for word in corners.split(",") if word]
+    chosen = [name for word in corners.split(",") if (name := word.strip())]
     with RichProgress(ERR) as progress:
         record = api.study_pvt(
             config, out, corners=chosen, workers=workers, scheduler=scheduler, cluster=cluster, progress=progress
@@ -146,7 +146,10 @@ def _tell_pvt(record: dict[str, Any], out: Path) -> None:
             f"{100 * least:.1f} to {100 * most:.1f}",
         )
     OUT.print(table)
-    everywhere = "withheld" if s["yield_everywhere"] is None else f"{100 * s['yield_everywhere']:.1f} %"
+    everywhere = "withheld"
+    if s["yield_everywhere"] is not None:
+        low, high = (100 * end for end in s["yield_everywhere_interval"])
+        everywhere = f"{100 * s['yield_everywhere']:.1f} % ({low:.1f} to {high:.1f} %)"
     OUT.print(
         f"{s['conditions']} conditions, {s['dies']} dies, {s['samples']} samples: {s['classifications']} "
         f"classifications, {s['not_finite']} not finite; worst: {s['worst']}; dies good everywhere: {everywhere}",
@@ -171,7 +174,8 @@ def _tell_pvt(record: dict[str, Any], out: Path) -> None:
             soft_wrap=True,
         )
     if s["inert_axes"]:
-        OUT.print(f"changes nothing: {', '.join(s['inert_axes'])}", soft_wrap=True)
+        OUT.print(f"no answer changes along: {', '.join(s['inert_axes'])}", soft_wrap=True)
+    _tell_spot(record)
     _tell_remedies(record)
     OUT.print(f"surrogate: {record['provenance']['surrogate']}; {s['wall_s']:.1f} s in all", soft_wrap=True)
     OUT.print(
@@ -186,6 +190,22 @@ def _tell_pvt(record: dict[str, Any], out: Path) -> None:
         OUT.print(f"{limit['of']}, {limit['kind']} {asked}: {found}: {verdict}")
     if not s["kept"]:
         raise typer.Exit(2)
+
+
+def _tell_spot(record: dict[str, Any]) -> None:
+    """How ngspice's transient noise compares with the engine's, where the study asked."""
+    spot = record["noise"] and record["noise"]["spot"]
+    if not spot:
+        return
+    ratio = "no ratio"
+    if spot["ratio"] is not None:
+        ratio = f"sigma over the engine's {spot['ratio']:.3f} ({spot['interval'][0]:.3f} to {spot['interval'][1]:.3f})"
+    OUT.print(
+        f"transient noise in ngspice, C {format_si(spot['c'], 'F')}: {ratio}, {spot['samples']} samples, "
+        f"{spot['failed']} of {spot['runs']} runs failed"
+        + ("" if spot["kept"] else ": the engine's noise does NOT agree"),
+        soft_wrap=True,
+    )
 
 
 def _tell_remedies(record: dict[str, Any]) -> None:

@@ -1,4 +1,5 @@
-"""A die of a network as calibrated Verilog-A edges: one deck, one run. The device is ``veriloga/kc_cal_relu.va``."""
+"""A die of a network as calibrated Verilog-A edges: one deck, one run. The device is ``veriloga/kc_cal_relu.va``,
+and with transient noise also ``kc_cal_noise.va``."""
 
 from __future__ import annotations
 
@@ -18,8 +19,10 @@ from kcnet_eda.physical.scaling import Scaling
 
 Floats = NDArray[np.float64]
 
-MODULE = "kc_cal_relu"
+MODULE, NOISE = "kc_cal_relu", "kc_cal_noise"
 _NETS_A_LINE = 8
+_PAIRS_A_LINE = 8
+_QUIET = ("conductance", "lag", "tnom")  # what the noise of an edge does not hang on
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +46,26 @@ class CalibratedDie:
         return (RAIL, *self.network.node_names[1:])
 
 
+@dataclass(frozen=True, eq=False)
+class DrawnNoise:
+    """White noise of the edges of a transient run: normal ``numbers`` [points, E] at equal times from 0 to T, straight
+    lines between them; γ is ``excess``, and ``mirror`` [G_u/I_u] as in :mod:`kcnet_eda.dynamics.noise`."""
+
+    numbers: Floats
+    excess: float
+    mirror: float
+
+
 def render_die(
-    die: CalibratedDie, scaling: Scaling, settings: SolverSettings, v0: Floats, output: str
+    die: CalibratedDie,
+    scaling: Scaling,
+    settings: SolverSettings,
+    v0: Floats,
+    output: str,
+    noise: DrawnNoise | None = None,
 ) -> tuple[str, Window]:
     """The deck that runs ``die`` from ``v0`` [nodes] in model units into ``<output>.raw``, and what that covers.
+    ``noise`` is of a die without mismatch of its edges.
 
     Raises
     ------
@@ -64,6 +83,11 @@ def render_die(
     columns = np.stack([die.edges.theta1[0], die.edges.theta2[0], die.units, *die.normals], axis=1).tolist()
     source, target = ([die.nets[node] for node in end.tolist()] for end in die.ends)
     nets = window.nets
+    sources = []
+    if noise is not None:
+        assert die.spread is None  # kc_cal_noise has no mismatch
+        time_ = np.linspace(0.0, duration, len(noise.numbers))
+        sources = [_pairs(time_, numbers) for numbers in noise.numbers.T]
     deck = render(
         "ngspice/calibrated.j2",
         die=die.number,
@@ -75,6 +99,10 @@ def render_die(
         settings=settings,
         tolerances=settings.tolerances(scaling),
         shared=shared,
+        noise=noise,
+        noise_shared=[name for name in shared if name not in _QUIET],
+        noise_step=None if noise is None else duration / (len(noise.numbers) - 1),
+        sources=sources,
         edges=[(s, d, list(zip(names, row, strict=True))) for s, d, row in zip(source, target, columns, strict=True)],
         save_lines=[nets[i : i + _NETS_A_LINE] for i in range(0, len(nets), _NETS_A_LINE)],
         t_step=window.t_step,
@@ -82,3 +110,9 @@ def render_die(
         output=output,
     )
     return deck, window
+
+
+def _pairs(time_: Floats, values: Floats) -> list[str]:
+    """Points of a piecewise linear source, several a line."""
+    words = [f"{t:.9g} {v:.7g}" for t, v in zip(time_.tolist(), values.tolist(), strict=True)]
+    return [" ".join(words[i : i + _PAIRS_A_LINE]) for i in range(0, len(words), _PAIRS_A_LINE)]

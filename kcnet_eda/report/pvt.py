@@ -34,6 +34,8 @@ def pvt_html(record: dict[str, Any], right: figures.Counts, template: str = PAGE
         template,
         r=record,
         s=s,
+        worst=rows[s["worst_index"]],
+        least=min(rows, key=lambda row: row["accuracy"]),
         si=lambda value, unit: f"{100 * value:.2f} %" if unit == "" else format_si(value, unit),
         plotly_js=figures.plotly_js(),
         ranking=_ranking(sensitivity) if sensitivity else None,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.errors import InvalidInputError
+from kcnet_eda.errors import InvalidInputError, ToolFailedError
 from kcnet_eda.files import cache_dir, sha256_bytes, write_atomic
 from kcnet_eda.physical.calibration import Calibration, pack
 from kcnet_eda.physical.condition import Condition
@@ -142,7 +142,10 @@ def measured(study: PvtStudy, kit: Pdk, conditions: Sequence[Condition], progres
     models = {}
     with progress.stage(f"cells at {len(set(of_points))} conditions", len(set(of_points))) as advance:
         for condition in dict.fromkeys(of_points):
-            models[condition] = _model(rig, home, condition)
+            try:
+                models[condition] = _model(rig, home, condition)
+            except ToolFailedError as error:
+                raise type(error)(f"cells at {condition.name}: {error}") from error
             advance(1)
     return Measured(rig, tuple(models[condition] for condition in of_points), study_spread(study, rig, progress))
 

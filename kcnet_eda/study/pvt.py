@@ -22,7 +22,7 @@ from kcnet_eda.config import load_settings
 from kcnet_eda.dynamics.engine import evolve
 from kcnet_eda.errors import InvalidInputError, ToolFailedError
 from kcnet_eda.files import hold_folder, sha256_bytes, sha256_file, write_atomic
-from kcnet_eda.network.data import DataSet, load_data
+from kcnet_eda.network.data import load_data
 from kcnet_eda.network.graph import labels
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.physical.pdk import Pdk, load_pdk
@@ -34,6 +34,7 @@ from kcnet_eda.study.export_mos import calibrated_circuit, kit_scaling
 from kcnet_eda.study.failures import DIGITS, FOLDER, failures
 from kcnet_eda.study.farm import Farm, make_farm
 from kcnet_eda.study.ladder import ladder
+from kcnet_eda.study.noise_spot import SpotChecks, SpotRun, spot_on_worker, spot_record
 from kcnet_eda.study.pvt_mos import NOMINAL, draw_nominal, transistors
 from kcnet_eda.study.pvt_noise import NoiseRun, NoiseStudy, noise_on_worker, noise_record, run_noise
 from kcnet_eda.study.pvt_record import add_checks, calibration_text, make_record
@@ -49,16 +50,31 @@ from kcnet_eda.study.pvt_work import (
     case_on_worker,
     run_block,
 )
-from kcnet_eda.study.remedies import Place, Remedies, remedies
+from kcnet_eda.study.remedies import (
+    Due,
+    Place,
+    Remedies,
+    Samples,
+    fitting,
+    remedies,
+    run_step,
+    samples_to_fit,
+    step_on_worker,
+)
 from kcnet_eda.study.runs_table import RUNS_CSV, RUNS_PARQUET, write_runs
 from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, REPORT, STORE, refuse_foreign, require_fit
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
 from kcnet_eda.tools.simulators import NGSPICE
+from kcnet_eda.units import format_si
 
 TABLE, CALIBRATION, SENSITIVITY = "conditions.csv", "calibration.json", "sensitivity.csv"
 BLOCK = 50  # dies of a row of the store
 _ENGINE = "die engine"
-_LEVELS = {"block": "engine", "noise": "engine", "behavioral": "behavioral", "mos": "mos"}
+_LEVELS = {
+    **dict.fromkeys(("block", "noise", "remedy"), "engine"),
+    **dict.fromkeys(("behavioral", "spot"), "behavioral"),
+    "mos": "mos",
+}
 
 
 def study_pvt(
@@ -99,6 +115,7 @@ def study_pvt(
     data = data.head(study.samples)
     if data.y is None:
         raise InvalidInputError(f"data {data.name}", ["has no labels to be right about"], "Use labelled data.")
+    to_fit = samples_to_fit(study, data, cells.network)
     x0, duration = cells.network.initial_state(data.x), cells.network.phases[0].duration
     points = grid(study, kit, corners, at_nominal=at_nominal, full_scale=float(np.ptp(x0)), duration=duration)
     farm = make_farm(study.cluster, workers, scheduler, cluster)
@@ -124,6 +141,13 @@ def study_pvt(
             rows += [PlannedRun(key, 0, "noise", f"{home.name}, {r.name}", "nominal") for key, r in noise_runs.items()]
         store.forget_plan()
         store.plan_in_order(rows, _ENGINE, __version__, study.seed)
+        spot, spot_runs = None, dict[str, SpotRun]()
+        if noise is not None and noise.settings.spot_checks:
+            spot = SpotChecks(noise, NGSPICE.version())
+            spot_runs = {spot.key(run): run for run in spot.runs}
+            what = f"{home.name}, transient noise, C {format_si(spot.c, 'F')}"
+            rows = [PlannedRun(key, run.sample, "spot", what, "nominal") for key, run in spot_runs.items()]
+            store.plan_in_order(rows, NGSPICE.name, spot.simulator_version, study.seed)
         whole = partial(run_block, shared, threads=farm.workers)  # a block's dies in threads, one block after the other
         _run(blocks, shared, block_on_worker, lambda due: map(whole, due), store, farm, progress, "blocks of dies")
         outcome = Outcome.zeros(len(points), study.dies)
@@ -150,8 +174,12 @@ def study_pvt(
                 here = partial(pool.map, partial(run_noise, noise))
                 _run(noise_runs, noise, noise_on_worker, here, store, farm, progress, "noise against C")
             record["noise"] = noise_record(noise, {run: store.result(key) for key, run in noise_runs.items()}, mos)
-        asked = study.sensitivity is not None or study.calibration is not None
-        found_remedies = _remedies(shared, data, kit, worst, farm, progress) if asked else None
+            record["noise"]["spot"] = None
+        if spot is not None:
+            _in_ngspice(spot_runs, spot_on_worker, spot, store, out, farm, progress, "spot checks of noise in ngspice")
+            record["noise"]["spot"] = spot_record(spot, {run: store.result(key) for key, run in spot_runs.items()})
+        asked = any(samples is not None for samples in to_fit)
+        found_remedies = _remedies(shared, to_fit, kit, worst, same, store, farm, progress) if asked else None
         write_runs(store, out, _LEVELS)
         record["failures"] = failures(store.planned(), _LEVELS)
     record["sensitivity"] = record["calibration"] = None
@@ -172,12 +200,29 @@ def study_pvt(
     return record
 
 
-def _remedies(shared: Shared, data: DataSet, kit: Pdk, worst: int, farm: Farm, progress: Progress) -> Remedies:
-    """What the study's ``sensitivity`` and ``calibration`` ask for, in this process's threads, at the nominal condition
-    and at the condition of the ``worst`` of the study's points, without errors of writing and reading."""
+def _remedies(
+    shared: Shared,
+    samples: tuple[Samples | None, Samples | None],
+    kit: Pdk,
+    worst: int,
+    same: str,
+    store: Store,
+    farm: Farm,
+    progress: Progress,
+) -> Remedies:
+    """What the study's ``sensitivity`` and ``calibration`` ask for, at the nominal condition and at the condition of
+    the ``worst`` of the study's points, without errors of writing and reading; ``same`` as in :func:`_plan`."""
     home = Place(nominal(kit), measured(shared.study, kit, [nominal(kit)], progress).models[0])
-    there = Place(shared.points[worst].condition, shared.dies.models[worst])
-    return remedies(shared, data, home, there, farm.workers if farm.local else 1, progress)
+    of = fitting(shared, samples, home, Place(shared.points[worst].condition, shared.dies.models[worst]))
+    store.plan_in_order(list(of.planned(same).values()), _ENGINE, __version__, shared.study.seed)
+    whole = partial(run_step, of, threads=farm.workers)
+
+    def run(due: Sequence[Due], what: str) -> list[NDArray[np.float64]]:
+        items = {of.key(one.step, same): one for one in due}
+        _run(items, of, step_on_worker, lambda left: map(whole, left), store, farm, progress, what)
+        return [_numbers(store, key) for key in items]
+
+    return remedies(of, run)
 
 
 def _plan(shared: Shared, same: str) -> dict[str, Block]:
@@ -216,7 +261,7 @@ def _run(
     ToolFailedError
         A farm's worker did not bring an item back: no count is made without it.
     """
-    due = {key: item for key, item in items.items() if store.result(key).status is not Status.PASSED}
+    due = {key: item for key, item in items.items() if not _done(store, key)}
     with progress.stage(what, len(items)) as advance:
         advance(len(items) - len(due))
         tally = Tally(advance, len(due))
@@ -233,6 +278,12 @@ def _run(
     failed = [result for result in map(store.result, due) if result.status is not Status.PASSED]
     if failed:
         raise ToolFailedError(f"{what}: {len(failed)} of {len(items)} failed; the first: {failed[0].message}")
+
+
+def _done(store: Store, key: str) -> bool:
+    """Whether a row passed and has its numbers; one whose numbers are lost is run again."""
+    result = store.result(key)
+    return result.status is Status.PASSED and result.v_end is not None
 
 
 def _numbers(store: Store, key: str) -> NDArray[np.float64]:
@@ -270,9 +321,27 @@ def _repeat(
     ]
     version = NGSPICE.version()
     store.plan_in_order(rows, NGSPICE.name, version, shared.study.seed)
-    due = {key: case for key, case in by_key.items() if store.result(key).status is not Status.PASSED}
-    with progress.stage(f"cases in ngspice, {level.name}", len(cases)) as advance:
-        advance(len(cases) - len(due))
+    what = f"cases in ngspice, {level.name}"
+    _in_ngspice(by_key, case_on_worker, Repeat(shared, level, version), store, out, farm, progress, what)
+    results = [store.result(key) for key in by_key]
+    engine = [shared.engine(level, case, shared.study.steps) for case in cases]
+    return _Repeated(results, judge(level, shared.network.readout, engine, results))
+
+
+def _in_ngspice(
+    items: Mapping[str, Any],
+    work: Work,
+    shared: Any,
+    store: Store,
+    out: Path,
+    farm: Farm,
+    progress: Progress,
+    what: str,
+) -> None:
+    """Run those ``items`` in ngspice that are not done; decks and logs of what fails are left in ``out``."""
+    due = {key: item for key, item in items.items() if not _done(store, key)}
+    with progress.stage(what, len(items)) as advance:
+        advance(len(items) - len(due))
         tally = Tally(advance, len(due))
 
         def done(key: str, result: Result) -> None:
@@ -283,10 +352,7 @@ def _repeat(
             store.finish(key, result)
             tally(result)
 
-        run_campaign(farm, case_on_worker, Repeat(shared, level, version), due, done)
-    results = [store.result(key) for key in by_key]
-    engine = [shared.engine(level, case, shared.study.steps) for case in cases]
-    return _Repeated(results, judge(level, shared.network.readout, engine, results))
+        run_campaign(farm, work, shared, due, done)
 
 
 def _case_key(shared: Shared, level: Level, case: Case) -> str:

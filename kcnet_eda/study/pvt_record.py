@@ -89,7 +89,8 @@ def make_record(shared: Shared, kit: str, outcome: Outcome) -> dict[str, Any]:
 def add_checks(record: dict[str, Any], check: dict[str, Any] | None, check_mos: dict[str, Any] | None) -> None:
     """Put into ``record`` how the engine compares with the simulator, on calibrated edges and in transistors. Where one
     of them does not agree, the engine's headline numbers are withheld (the smallest C of ``record["noise"]`` and all
-    of ``sensitivity`` and ``calibration``), and no limit counts as kept."""
+    of ``sensitivity`` and ``calibration``), and no limit counts as kept. Where the noise's spot checks do not agree,
+    the smallest C alone is withheld."""
     record["check"], record["check_mos"] = check, check_mos
     if any(done is not None and not done["kept"] for done in (check, check_mos)):
         record["sensitivity"] = record["calibration"] = None
@@ -97,6 +98,9 @@ def add_checks(record: dict[str, Any], check: dict[str, Any] | None, check_mos: 
         record["limits"] = [limit | {"kept": False} for limit in record["limits"]]
         if record["noise"] is not None:
             record["noise"]["smallest"] = None
+    noise = record["noise"]
+    if noise is not None and noise.get("spot") is not None and not noise["spot"]["kept"]:
+        noise["smallest"] = None
 
 
 def calibration_text(points: Sequence[Point], dies: Dies, home: Condition) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -17,6 +17,7 @@ from kcnet_eda.units import parse_si
 
 _SUPPLY = re.compile(r"[+-]?\d+(\.\d+)?%")
 _PERCENT = re.compile(r"\d+(\.\d+)?%")
+_ABSOLUTE_ZERO = -273.15  # °C
 
 
 def _error(value: object) -> object:
@@ -47,7 +48,18 @@ class Spread(Settings):
     bias_offset: Annotated[_NotNegative, Field(description="σ of all θ2 of a die, in I_u a unit")] = 0.0
 
 
-class Limit(Settings):
+class _Ordered(Settings):
+    """A specification that can be kept: its ends do not contradict each other."""
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        least, most = getattr(self, "minimum", None), getattr(self, "maximum", None)
+        if least is not None and most is not None and least > most:
+            raise ValueError(f"the minimum {least:g} is above the maximum {most:g}; no value keeps both")
+        return self
+
+
+class Limit(_Ordered):
     """A specification: ``minimum`` holds for the least value, ``typical`` for the mean, ``maximum`` for the largest."""
 
     minimum: Annotated[_Share | None, Field(description="the least value is at least this")] = None
@@ -55,7 +67,7 @@ class Limit(Settings):
     maximum: Annotated[_Share | None, Field(description="the largest value is at most this")] = None
 
 
-class Bound(Settings):
+class Bound(_Ordered):
     """A specification of a quantity in SI units, as :class:`Limit` is of a share; of what is better the less there is
     of it (latency, energy), the mean is at most the ``typical``."""
 
@@ -99,6 +111,12 @@ class Noise(Settings):
     mirrors: Annotated[_NotNegative, Field(description="mirror transistors that an edge's current passes")] = 4.0
     draws: Annotated[int, Field(ge=1, le=10_000, description="draws of the noise, each of all samples")] = 4
     steps: Annotated[int, Field(ge=5, le=10_000, description="steps of the engine with noise")] = 60
+    spot_checks: Annotated[
+        int, Field(ge=0, le=10_000, description="samples run twice in ngspice with transient noise of their own")
+    ] = 0
+    spot_c: Annotated[
+        Positive | None, Field(description="node capacitance of these, F; the least of capacitances if not given")
+    ] = None
 
 
 class PvtStudy(Settings):
@@ -159,6 +177,14 @@ class PvtStudy(Settings):
             if isinstance(supply, str) and (not _SUPPLY.fullmatch(supply) or float(supply[:-1]) <= -100):
                 raise ValueError(f"{supply!r} is neither volts nor a deviation such as -10%")
         return supplies
+
+    @field_validator("temperatures")
+    @classmethod
+    def _temperatures(cls, temperatures: tuple[float, ...]) -> tuple[float, ...]:
+        for temperature in temperatures:
+            if temperature <= _ABSOLUTE_ZERO:
+                raise ValueError(f"{temperature:g} °C is not above absolute zero")
+        return temperatures
 
     @model_validator(mode="after")
     def _spread(self) -> PvtStudy:

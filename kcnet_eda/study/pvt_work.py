@@ -140,15 +140,20 @@ def block_on_worker(shared: Shared, block: Block, scratch: Path) -> Result:
     return run_block(shared, block)
 
 
+def require_version(planned: str) -> None:
+    """Refuse to run what was ``planned`` for another ngspice than this worker's."""
+    if NGSPICE.version() != planned:
+        here = f"{socket.gethostname()} has {NGSPICE.version()}"
+        raise ToolFailedError(f"{here}, the campaign was planned for {planned}")
+
+
 def case_on_worker(repeat: Repeat, case: Case, scratch: Path) -> Result:
     """A case in ngspice, along the ladder of solver options; as a campaign's work.
 
     A result that is complete and wrong would pass every test of its file, so each is held against the engine, for the
     same die; beyond the level's bound it is bad data that disagrees.
     """
-    if NGSPICE.version() != repeat.simulator_version:
-        here = f"{socket.gethostname()} has {NGSPICE.version()}"
-        raise ToolFailedError(f"{here}, the campaign was planned for {repeat.simulator_version}")
+    require_version(repeat.simulator_version)
     shared, level = repeat.shared, repeat.level
     engine, v0 = shared.engine(level, case, _STEPS), shared.v0(case)
 

@@ -3,12 +3,17 @@
 What is fitted on and what is measured on have nothing in common. Edges are ranked on dies after the study's and on
 samples that are none of the study's; a die is calibrated on such samples too. Effects are measured on the study's own
 dies and samples, before and after on the same ones (common random numbers).
+
+All is done in steps that are rows of the store, planned before the first of them runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,21 +21,32 @@ from numpy.typing import NDArray
 
 from kcnet_eda.dynamics.edge_law import BuiltEdges
 from kcnet_eda.errors import InvalidInputError
+from kcnet_eda.files import sha256_bytes
 from kcnet_eda.network.data import DataSet, load_data
 from kcnet_eda.network.graph import Network
 from kcnet_eda.physical.condition import Condition
 from kcnet_eda.physical.edge_model import EdgeModel
-from kcnet_eda.progress import Progress
 from kcnet_eda.study.accuracy import proportion
-from kcnet_eda.study.die_calibration import ReadOut, fit_readout, fit_trims, trained_outputs, trims_of
+from kcnet_eda.study.die_calibration import ReadOut, Trims, fit_readout, fit_trims, trained_outputs, trims_of
 from kcnet_eda.study.dies import Dies, right_labels
 from kcnet_eda.study.pvt_settings import PvtStudy
 from kcnet_eda.study.pvt_work import Shared
 from kcnet_eda.study.simulate import require_fit
-from kcnet_eda.study.yield_sensitivity import sensitivity_record
+from kcnet_eda.study.store import PlannedRun, Result, Status
+from kcnet_eda.study.yield_sensitivity import (
+    SoftYield,
+    by_gradient,
+    halved,
+    of_dies,
+    sensitivity_record,
+    yield_gradient,
+)
+from kcnet_eda.study.yield_settings import DieCalibration, Sensitivity
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
+
+AS_BUILT, READ_OUT, DACS, BOTH = "as built", "read-out", "DACs", "DACs and read-out"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,44 +90,321 @@ def fitting_samples(name: str, samples: int, study: PvtStudy, measured_on: DataS
     return data
 
 
-def remedies(
-    shared: Shared, measured_on: DataSet, home: Place, worst: Place, threads: int, progress: Progress
-) -> Remedies:
-    """What ``shared.study`` asks for; ``measured_on`` are its samples, ``home`` and ``worst`` the kit's nominal and the
-    study's worst condition."""
-    study, network = shared.study, shared.network
-    places = [home] if home.condition == worst.condition else [home, worst]
-    dies = replace(shared.dies, models=tuple(place.model for place in places))
-    names = [place.condition.name for place in places]
-    at = len(places) - 1
-    sensitivity: dict[str, Any] | None = None
-    calibration: dict[str, Any] | None = None
-    arrays: dict[str, NDArray[Any]] = {}
-    if study.sensitivity is not None:
-        asked = study.sensitivity
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Initial states [samples, nodes] and labels [samples] that something is fitted on."""
+
+    x0: Floats
+    y: Counts
+
+    @property
+    def sha256(self) -> str:
+        """Their hash."""
+        return sha256_bytes(self.x0.tobytes() + self.y.tobytes())
+
+
+class Kind(StrEnum):
+    """What a step computes, and so what its numbers are."""
+
+    GRADIENT = "gradient"  # how many dies have none, and what each edge gains [1 + E]
+    HALVED = "sigma halved"  # of_dies with the σ of the edge of a rank halved, [2, dies]; rank 0: of none
+    LARGER = "larger"  # right samples of each of the study's dies with the σ of so many edges halved; 0: of none
+    FIT = "fit"  # a calibration: Fit.numbers
+    COUNT = "count"  # right samples of each of the study's dies, calibrated in a way
+
+
+@dataclass(frozen=True)
+class Step:
+    """A row of the store: at the place ``at``; ``rank`` or number of edges in the order of the gradient; for a count
+    the place ``fitted_at`` whose calibration it is, and the way."""
+
+    kind: Kind
+    at: int
+    rank: int = 0
+    fitted_at: int = 0
+    way: str = AS_BUILT
+
+
+@dataclass(frozen=True, eq=False)
+class Due:
+    """A step with what earlier ones found: edges by number, and the numbers of a calibration."""
+
+    step: Step
+    edges: tuple[int, ...] = ()
+    fit: Floats | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Fitting:
+    """What all steps have in common: the places that are calibrated at, the last the worst, their ``dies``, and the
+    samples that edges are ranked on and dies calibrated on."""
+
+    shared: Shared
+    places: tuple[Place, ...]
+    dies: Dies
+    ranked_on: Samples | None
+    calibrated_on: Samples | None
+
+    @property
+    def names(self) -> list[str]:
+        """Of the places."""
+        return [place.condition.name for place in self.places]
+
+    @property
+    def worst(self) -> int:
+        """The number of the worst place."""
+        return len(self.places) - 1
+
+    @property
+    def ways(self) -> list[str]:
+        """In which a die is calibrated."""
+        settings = self.shared.study.calibration
+        assert settings is not None
+        found = [READ_OUT] if settings.readout is not None else []
+        found += [DACS] if settings.trims else []
+        return [*found, BOTH] if len(found) == 2 else found
+
+    @property
+    def ranking(self) -> list[Step]:
+        """The steps of the sensitivity, the gradient first."""
+        asked, at = self.shared.study.sensitivity, self.worst
+        if asked is None:
+            return []
+        top = min(asked.top, self.dies.units.size)
+        again = [Step(Kind.HALVED, at, rank) for rank in range(top + 1)]
+        return [Step(Kind.GRADIENT, at), *again, Step(Kind.LARGER, at), Step(Kind.LARGER, at, top)]
+
+    @property
+    def calibration(self) -> list[Step]:
+        """The steps of the calibration: all fits, then all counts in the order of the record's rows."""
+        if self.shared.study.calibration is None:
+            return []
+        places = range(len(self.places))
+        steps = [Step(Kind.FIT, at) for at in places]
+        for at in places:
+            for fitted_at in dict.fromkeys((at, 0)):
+                ways = [AS_BUILT, *self.ways] if fitted_at == at else self.ways
+                steps += [Step(Kind.COUNT, at, 0, fitted_at, way) for way in ways]
+        return steps
+
+    def key(self, step: Step, same: str) -> str:
+        """The hash of all that determines a step's numbers; ``same`` tells the network and the samples. What earlier
+        steps found is determined by the same."""
+        study, dies = self.shared.study, self.dies
+        words = [same, repr(step), str(study.seed), repr(dies.spread), str(study.steps), repr(study.t_unit)]
+        words += [repr(dies.units.tolist()), repr(self.places[step.at]), str(study.dies)]
+        if step.kind in (Kind.FIT, Kind.COUNT):
+            assert self.calibrated_on is not None and study.calibration is not None
+            words += [study.calibration.model_dump_json(), self.calibrated_on.sha256]
+            words.append(repr(self.places[step.fitted_at]))
+        if self.ranked_on is not None and study.sensitivity is not None:
+            # of how many edges are run again no step hangs on; of the order of the edges a DAC's place does
+            asked = study.sensitivity.model_dump_json(exclude={"top"})
+            words += [asked, repr(study.limits.die_accuracy), self.ranked_on.sha256, repr(self.places[self.worst])]
+        return sha256_bytes("\n".join(words).encode())
+
+    def planned(self, same: str) -> dict[str, PlannedRun]:
+        """The rows of all steps, by key."""
+        rows = {}
+        for step in [*self.ranking, *self.calibration]:
+            of = self.shared.study.sensitivity if step.kind in (Kind.GRADIENT, Kind.HALVED) else None
+            first, dies = (0, self.shared.study.dies) if of is None else (self.shared.study.dies, of.dies)
+            words = [self.names[step.at], step.kind.value]
+            words += [f"rank {step.rank}"] if step.kind is Kind.HALVED and step.rank else []
+            words += [f"{step.rank} edges"] if step.kind is Kind.LARGER else []
+            words += [f"{step.way}, calibrated at {self.names[step.fitted_at]}"] if step.kind is Kind.COUNT else []
+            key = self.key(step, same)
+            rows[key] = PlannedRun(key, first, "remedy", ", ".join(words), f"{first}-{first + dies - 1}")
+        return rows
+
+
+def samples_to_fit(study: PvtStudy, measured_on: DataSet, network: Network) -> tuple[Samples | None, Samples | None]:
+    """What edges are ranked on and dies calibrated on, by what ``study`` asks for; ``measured_on`` are its samples.
+
+    Raises
+    ------
+    InvalidInputError
+        As :func:`fitting_samples`.
+    """
+
+    def drawn(asked: Sensitivity | DieCalibration | None) -> Samples | None:
+        if asked is None:
+            return None
         data = fitting_samples(asked.data, asked.samples, study, measured_on, network)
         assert data.y is not None  # fitting_samples has seen to it
+        return Samples(network.initial_state(data.x), data.y)
+
+    return drawn(study.sensitivity), drawn(study.calibration)
+
+
+def fitting(shared: Shared, samples: tuple[Samples | None, Samples | None], home: Place, worst: Place) -> Fitting:
+    """What ``shared.study`` asks for, on ``samples`` of :func:`samples_to_fit`; ``home`` and ``worst`` are the kit's
+    nominal and the study's worst condition."""
+    places = (home,) if home.condition == worst.condition else (home, worst)
+    dies = replace(shared.dies, models=tuple(place.model for place in places))
+    return Fitting(shared, places, dies, *samples)
+
+
+#: Runs steps, those in the store that are done excepted; their numbers in the same order.
+Run = Callable[[Sequence[Due], str], list[Floats]]
+
+
+def remedies(of: Fitting, run: Run) -> Remedies:
+    """Both records, by ``run``: first what hangs on nothing, then what the order of the edges decides, then counts."""
+    study, dies = of.shared.study, of.dies
+    sensitivity: dict[str, Any] | None = None
+    order: list[int] = []
+    if study.sensitivity is not None:
+        asked, limit = study.sensitivity, study.limits.die_accuracy
+        gradient, *steps = of.ranking
+        (found,) = run([Due(gradient)], "gradient of the yield")
+        lost, gain = int(found[0]), found[1:]
+        order = by_gradient(gain).tolist()
+        done = run([Due(step, tuple(order)) for step in steps], "edges with half their σ")
+        drawn, *again = (numbers.reshape(2, -1) for numbers in done[:-2])
         which = range(study.dies, study.dies + asked.dies)
-        x0, limit = network.initial_state(data.x), study.limits.die_accuracy
-        found = sensitivity_record(dies, at, which, x0, data.y, asked, limit, study.steps, threads, progress)
-        larger = _larger(dies, at, shared, found["by_gradient"][: found["run_again"]], threads)
-        sensitivity = {"condition": names[at], **found, "larger": larger}
-    if study.calibration is not None:
-        data = fitting_samples(study.calibration.data, study.calibration.samples, study, measured_on, network)
-        order = [] if sensitivity is None else sensitivity["by_gradient"]
-        trimmed = np.array(order[: study.calibration.trims], dtype=np.int64)
-        calibration, arrays = _calibrated(
-            dies, names, shared, network.initial_state(data.x), trimmed, threads, progress
-        )
-    return Remedies(sensitivity, calibration, arrays)
+        record = sensitivity_record(dies, which, asked, limit, gain, lost, drawn, again)
+        first = order[: len(again)]
+        before, after = (numbers.astype(np.int64) for numbers in done[-2:])
+        sensitivity = {
+            "condition": of.names[of.worst],
+            **record,
+            "larger": {
+                "edges": len(first),
+                "area": float(1 + 3 * dies.units[first].sum() / dies.units.sum()),
+                "before": effect(before, before, len(of.shared.y), limit),
+                "after": effect(after, before, len(of.shared.y), limit),
+            },
+        }
+    if study.calibration is None:
+        return Remedies(sensitivity, None, {})
+    record, arrays = _calibrated(of, tuple(order[: study.calibration.trims]), run)
+    return Remedies(sensitivity, record, arrays)
 
 
-def _right(dies: Dies, edges: BuiltEdges, shared: Shared, threads: int, readout: ReadOut | None = None) -> Counts:
+def run_step(of: Fitting, due: Due, threads: int = 1) -> Result:
+    """The numbers of a step, by its kind: ``v_end``, flat."""
+    begun = time.monotonic()
+    numbers = _NUMBERS[due.step.kind](of, due, threads)
+    return Result(Status.PASSED, "", time.monotonic() - begun, 0, np.asarray(numbers, dtype=np.float64).ravel())
+
+
+def step_on_worker(of: Fitting, due: Due, scratch: Path) -> Result:
+    """:func:`run_step` as a campaign's work."""
+    return run_step(of, due)
+
+
+def _ranked(of: Fitting) -> tuple[Samples, range, SoftYield]:
+    """The samples and dies that edges are ranked on, and the smoothed yield."""
+    asked, study = of.shared.study.sensitivity, of.shared.study
+    assert asked is not None and of.ranked_on is not None
+    soft = SoftYield(study.limits.die_accuracy, asked.margin, asked.accuracy)
+    return of.ranked_on, range(study.dies, study.dies + asked.dies), soft
+
+
+def _gradient(of: Fitting, due: Due, threads: int) -> Floats:
+    samples, which, soft = _ranked(of)
+    steps = of.shared.study.steps
+    gain, lost = yield_gradient(of.dies, due.step.at, which, samples.x0, samples.y, soft, steps, threads)
+    return np.append(lost, gain)
+
+
+def _halved(of: Fitting, due: Due, threads: int) -> Floats:
+    samples, which, soft = _ranked(of)
+    rank, edges = due.step.rank, of.dies.units.size
+    scale = halved(edges, due.edges[rank - 1]) if rank else 1.0
+    steps = of.shared.study.steps
+    return of_dies(of.dies, due.step.at, which, scale, samples.x0, samples.y, soft, steps, threads)
+
+
+def _larger(of: Fitting, due: Due, threads: int) -> Counts:
+    scale = np.ones(of.dies.units.size)
+    scale[list(due.edges[: due.step.rank])] = 0.5
+    return _right(of, of.dies.edges(due.step.at, range(of.shared.study.dies), scale), threads)
+
+
+def _right(of: Fitting, edges: BuiltEdges, threads: int, readout: ReadOut | None = None) -> Counts:
     """Right samples of each die, by the study's samples."""
-    outputs, finite = dies.outputs(edges, shared.x0, shared.study.steps, threads)
+    shared = of.shared
+    outputs, finite = of.dies.outputs(edges, shared.x0, shared.study.steps, threads)
     if readout is not None:
         outputs = readout.corrected(outputs)
     return np.asarray(right_labels(outputs, finite, shared.y).sum(axis=1), dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A calibration of the study's dies: ``unfit`` of them have an output that is not finite; codes of their DACs
+    [dies, trims]; their read-outs as built and on these codes."""
+
+    unfit: int
+    codes: Floats
+    alone: ReadOut
+    both: ReadOut
+
+    @property
+    def numbers(self) -> Floats:
+        """All of it, flat."""
+        of = (self.codes, self.alone.gain, self.alone.offset, self.both.gain, self.both.offset)
+        return np.concatenate([[float(self.unfit)], *(part.ravel() for part in of)])
+
+    @classmethod
+    def of(cls, numbers: Floats, dies: int, trims: int) -> Fit:
+        """Back from :attr:`numbers`."""
+        codes, rest = np.split(numbers[1:], [dies * trims])
+        gains = rest.reshape(4, dies, -1)
+        return cls(int(numbers[0]), codes.reshape(dies, trims), ReadOut(*gains[:2]), ReadOut(*gains[2:]))
+
+
+def _trims(of: Fitting, edges: Sequence[int]) -> Trims:
+    settings = of.shared.study.calibration
+    assert settings is not None
+    return trims_of(of.dies, np.array(edges, dtype=np.int64), settings.bits, settings.span)
+
+
+def _fit(of: Fitting, due: Due, threads: int) -> Floats:
+    study, dies, at = of.shared.study, of.dies, due.step.at
+    settings, samples = study.calibration, of.calibrated_on
+    assert settings is not None and samples is not None
+    target = trained_outputs(dies.cells, samples.x0, study.steps)
+
+    def measure(edges: BuiltEdges) -> Floats:
+        return dies.outputs(edges, samples.x0, study.steps, threads)[0]
+
+    def readout(outputs: Floats) -> ReadOut:
+        if settings.readout is not None:
+            return fit_readout(outputs, target, settings.readout)
+        return ReadOut(np.ones(outputs.shape[:2]), np.zeros(outputs.shape[:2]))
+
+    built, trims = dies.edges(at, range(study.dies)), _trims(of, due.edges)
+    outputs = measure(built)
+    codes = np.zeros((study.dies, 0))
+    if due.edges:
+        codes = fit_trims(trims, dies.nominal(at), built, measure, target, settings.rounds)
+    both = readout(measure(trims.applied(built, codes)))
+    return Fit(int((~np.isfinite(outputs).all(axis=(1, 2))).sum()), codes, readout(outputs), both).numbers
+
+
+def _count(of: Fitting, due: Due, threads: int) -> Counts:
+    dies, step = of.shared.study.dies, due.step
+    built = of.dies.edges(step.at, range(dies))
+    if step.way == AS_BUILT:
+        return _right(of, built, threads)
+    assert due.fit is not None
+    fit = Fit.of(due.fit, dies, len(due.edges))
+    if step.way == READ_OUT:
+        return _right(of, built, threads, fit.alone)
+    set_ = _trims(of, due.edges).applied(built, fit.codes)
+    return _right(of, set_, threads, fit.both if step.way == BOTH else None)
+
+
+_NUMBERS: dict[Kind, Callable[[Fitting, Due, int], Floats | Counts]] = {
+    Kind.GRADIENT: _gradient,
+    Kind.HALVED: _halved,
+    Kind.LARGER: _larger,
+    Kind.FIT: _fit,
+    Kind.COUNT: _count,
+}
 
 
 def effect(right: Counts, before: Counts, samples: int, limit: float) -> dict[str, Any]:
@@ -130,84 +423,37 @@ def effect(right: Counts, before: Counts, samples: int, limit: float) -> dict[st
     }
 
 
-def _larger(dies: Dies, at: int, shared: Shared, edges: Sequence[int], threads: int) -> dict[str, Any]:
-    """What it brings on the study's dies to give the devices of ``edges`` four times their area."""
-    which, scale = range(shared.study.dies), np.ones(dies.units.size)
-    scale[list(edges)] = 0.5
-    before, after = (_right(dies, dies.edges(at, which, s), shared, threads) for s in (np.ones_like(scale), scale))
-    limit, samples = shared.study.limits.die_accuracy, len(shared.y)
-    return {
-        "edges": len(edges),
-        "area": float(1 + 3 * dies.units[list(edges)].sum() / dies.units.sum()),
-        "before": effect(before, before, samples, limit),
-        "after": effect(after, before, samples, limit),
-    }
-
-
-def _calibrated(
-    dies: Dies,
-    names: list[str],
-    shared: Shared,
-    x_fit: Floats,
-    trimmed: NDArray[np.int64],
-    threads: int,
-    progress: Progress,
-) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """The study's dies as built and calibrated, at each of the conditions of ``dies`` by itself, and with what was
-    found at the first of them at the others too."""
-    study, settings = shared.study, shared.study.calibration
+def _calibrated(of: Fitting, edges: tuple[int, ...], run: Run) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The study's dies as built and calibrated, at each place by itself, and with what was found at the first of them
+    at the others too; DACs are on ``edges``."""
+    study, settings = of.shared.study, of.shared.study.calibration
     assert settings is not None
-    which, samples, limit = range(study.dies), len(shared.y), study.limits.die_accuracy
-    target = trained_outputs(dies.cells, x_fit, study.steps)
-    trims = trims_of(dies, trimmed, settings.bits, settings.span)
-    fits: list[tuple[Floats, ReadOut | None, ReadOut | None]] = []  # codes, read-out alone, read-out on these codes
-
-    def measure(edges: BuiltEdges) -> Floats:
-        return dies.outputs(edges, x_fit, study.steps, threads)[0]
-
-    def readout(outputs: Floats) -> ReadOut | None:
-        return None if settings.readout is None else fit_readout(outputs, target, settings.readout)
-
-    rows: list[dict[str, Any]] = []
-    counts: list[Counts] = []
-    unfit = 0
-    with progress.stage("dies calibrated", 2 * len(names)) as advance:
-        for at, _ in enumerate(names):
-            built = dies.edges(at, which)
-            outputs = measure(built)
-            unfit = max(unfit, int((~np.isfinite(outputs).all(axis=(1, 2))).sum()))
-            codes = np.zeros((study.dies, 0))
-            if trimmed.size:
-                codes = fit_trims(trims, dies.nominal(at), built, measure, target, settings.rounds)
-            fits.append((codes, readout(outputs), readout(measure(trims.applied(built, codes)))))
-            advance(1)
-        for at, name in enumerate(names):
-            built = dies.edges(at, which)
-            before = _right(dies, built, shared, threads)
-            for fitted_at in dict.fromkeys((at, 0)):
-                codes, alone, both = fits[fitted_at]
-                set_ = trims.applied(built, codes)
-                ways: list[tuple[str, BuiltEdges, ReadOut | None]] = [("as built", built, None)]
-                if alone is not None:
-                    ways.append(("read-out", built, alone))
-                if trimmed.size:
-                    ways.append(("DACs", set_, None))
-                if trimmed.size and both is not None:
-                    ways.append(("DACs and read-out", set_, both))
-                for what, edges, way in ways[1 if fitted_at != at else 0 :]:
-                    right = before if what == "as built" else _right(dies, edges, shared, threads, way)
-                    counts.append(right)
-                    where = None if what == "as built" else names[fitted_at]
-                    found = effect(right, before, samples, limit)
-                    rows.append({"condition": name, "calibrated_at": where, "what": what, **found})
-            advance(1)
+    places = len(of.places)
+    fit_steps, count_steps = of.calibration[:places], of.calibration[places:]
+    fits = run([Due(step, edges) for step in fit_steps], "dies calibrated")
+    due = [Due(step, edges, fits[step.fitted_at]) for step in count_steps]
+    counts = [numbers.astype(np.int64) for numbers in run(due, "calibrated dies counted")]
+    samples, limit = len(of.shared.y), study.limits.die_accuracy
+    before = {step.at: right for step, right in zip(count_steps, counts, strict=True) if step.way == AS_BUILT}
+    rows = [
+        {
+            "condition": of.names[step.at],
+            "calibrated_at": None if step.way == AS_BUILT else of.names[step.fitted_at],
+            "what": step.way,
+            **effect(right, before[step.at], samples, limit),
+        }
+        for step, right in zip(count_steps, counts, strict=True)
+    ]
+    found = [Fit.of(numbers, study.dies, len(edges)) for numbers in fits]
+    outputs = of.shared.network.readout.size
     record = {
         **settings.model_dump(mode="json"),
-        "edges": trimmed.tolist(),
-        "step": trims.step.tolist(),
-        "runs_of_a_die": settings.samples * ((settings.rounds if trimmed.size else 0) + (settings.readout is not None)),
-        "numbers_of_a_die": trimmed.size + target.shape[0] * {"affine": 2, "offset": 1, None: 0}[settings.readout],
-        "not_finite": unfit,
+        "edges": list(edges),
+        "step": _trims(of, edges).step.tolist(),
+        "runs_of_a_die": settings.samples * ((settings.rounds if edges else 0) + (settings.readout is not None)),
+        "numbers_of_a_die": len(edges) + outputs * {"affine": 2, "offset": 1, None: 0}[settings.readout],
+        "not_finite": max(fit.unfit for fit in found),
         "rows": rows,
     }
-    return record, {"right_calibrated": np.stack(counts), "trim_codes": fits[0][0].astype(np.int64)}
+    arrays = {"right_calibrated": np.stack(counts), "trim_codes": found[0].codes.astype(np.int64)}
+    return record, arrays

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,12 +173,15 @@ class Store:
             )
 
     def result(self, key: str) -> Result:
-        """The row of a planned run."""
+        """The row of a planned run; one that cannot be read back is bad data, so that it is run again."""
         with self._guard():
             row = self._connection.execute(f"SELECT {_COLUMNS} FROM runs WHERE key = ?", (key,)).fetchone()
         status, message, wall, peak, v_end, decision, waveform = row
-        kept = None if waveform is None else _unpack_many(waveform)
-        return Result(Status(status), message, wall or 0.0, peak or 0, _unpack(v_end), decision, kept)
+        try:
+            kept = None if waveform is None else _unpack_many(waveform)
+            return Result(Status(status), message, wall or 0.0, peak or 0, _unpack(v_end), decision, kept)
+        except (ValueError, KeyError, OSError, BadZipFile) as error:
+            return Result(Status.BAD_DATA, f"the row in {self._path} is damaged: {error}")
 
     def reference(self, key: str) -> Floats | None:
         """The stored reference final state of a sample, or None."""
@@ -222,7 +226,10 @@ def open_store(path: Path) -> Iterator[Store]:
         connection = sqlite3.connect(path)
         connection.executescript(_SCHEMA)
     except (sqlite3.Error, OSError) as error:
-        raise KcnetError(f"{path}: cannot be used as a store of runs: {error}") from error
+        raise KcnetError(
+            f"{path}: cannot be used as a store of runs: {error}. Put it back from a copy, or name a new folder for "
+            "--out."
+        ) from error
     try:
         yield Store(connection, path)
     finally:

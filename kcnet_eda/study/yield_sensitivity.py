@@ -11,6 +11,7 @@ logistic((accuracy − what a die must reach) / ``accuracy``). Two answers, on t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,6 @@ from scipy.stats import spearmanr
 
 from kcnet_eda.dynamics.die_gradient import edge_gradients
 from kcnet_eda.network.graph import Network
-from kcnet_eda.progress import Progress
 from kcnet_eda.study.dies import Dies, right_labels
 from kcnet_eda.study.yield_settings import Sensitivity
 
@@ -85,50 +85,62 @@ def yield_gradient(
     return np.where(lost[:, None], 0.0, gain).mean(axis=0), int(lost.sum())
 
 
-def sensitivity_record(
+def of_dies(
     dies: Dies,
     condition: int,
     which: range,
+    scale: float | Floats,
     x0: Floats,
     y: Labels,
-    settings: Sensitivity,
-    limit: float,
+    soft: SoftYield,
     steps: int,
     threads: int,
-    progress: Progress,
+) -> Floats:
+    """Smoothed yield and accuracy of each die, [2, dies], with the σ of edges multiplied by ``scale``."""
+    outputs, finite = dies.outputs(dies.edges(condition, which, scale), x0, steps, threads)
+    return np.stack([soft.of(outputs, y), right_labels(outputs, finite, y).mean(axis=1)])
+
+
+def halved(edges: int, edge: int) -> Floats:
+    """What multiplies the σ of ``edges`` where that of one of them is halved."""
+    scale = np.ones(edges)
+    scale[edge] = 0.5
+    return scale
+
+
+def sensitivity_record(
+    dies: Dies,
+    which: range,
+    settings: Sensitivity,
+    limit: float,
+    gain: Floats,
+    lost: int,
+    drawn: Floats,
+    again: Sequence[Floats],
 ) -> dict[str, Any]:
     """The ranked list, plain JSON values: ``edges`` has first those run again, by their difference, then the rest by
-    their gradient. Of a difference, ``error`` is the standard error of its mean over the dies."""
-    soft = SoftYield(limit, settings.margin, settings.accuracy)
+    their gradient. Of a difference, ``error`` is the standard error of its mean over the dies.
 
-    def found(scale: float | Floats) -> tuple[Floats, Floats]:
-        """Smoothed yield and accuracy of each die."""
-        outputs, finite = dies.outputs(dies.edges(condition, which, scale), x0, steps, threads)
-        return soft.of(outputs, y), right_labels(outputs, finite, y).mean(axis=1)
-
-    gain, lost = yield_gradient(dies, condition, which, x0, y, soft, steps, threads)
-    good, accuracy = found(1.0)
-    order = np.argsort(-gain, kind="stable")
-    again = order[: settings.top]
+    ``gain`` and ``lost`` are of :func:`yield_gradient`; ``drawn`` is :func:`of_dies` of the dies as drawn, and
+    ``again`` of the first edges by ``gain``, the σ of each halved.
+    """
+    good, accuracy = drawn
+    order = by_gradient(gain)
     rows = [_edge(dies, int(e), float(gain[e])) for e in order]
-    with progress.stage("edges with half their σ", len(again)) as advance:
-        for row in rows[: len(again)]:
-            scale = np.ones(gain.size)
-            scale[row["edge"]] = 0.5
-            new, accurate = found(scale)
-            change = new - good
-            row |= {
-                "difference": float(change.mean()),
-                "error": float(change.std(ddof=1) / np.sqrt(change.size)),
-                "accuracy_change": float((accurate - accuracy).mean()),
-                "yield_change": float((accurate >= limit).mean() - (accuracy >= limit).mean()),
-            }
-            advance(1)
+    for row, (new, accurate) in zip(rows, again, strict=False):
+        change = new - good
+        row |= {
+            "difference": float(change.mean()),
+            "error": float(change.std(ddof=1) / np.sqrt(change.size)),
+            "accuracy_change": float((accurate - accuracy).mean()),
+            "yield_change": float((accurate >= limit).mean() - (accuracy >= limit).mean()),
+        }
     rank = None
-    if len(again) > 2:
-        value = float(spearmanr(gain[again], [row["difference"] for row in rows[: len(again)]]).statistic)
+    n = len(again)
+    if n > 2:
+        value = float(spearmanr(gain[order[:n]], [row["difference"] for row in rows[:n]]).statistic)
         rank = value if np.isfinite(value) else None
-    rows[: len(again)] = sorted(rows[: len(again)], key=lambda row: -row["difference"])
+    rows[:n] = sorted(rows[:n], key=lambda row: -row["difference"])
     return {
         **settings.model_dump(mode="json"),
         "first_die": which.start,
@@ -136,12 +148,17 @@ def sensitivity_record(
         "mean_accuracy": float(accuracy.mean()),
         "yield": float((accuracy >= limit).mean()),
         "smoothed_yield": float(good.mean()),
-        "run_again": len(again),
+        "run_again": n,
         "rank_correlation": rank,
         "without_gradient": lost,
         "by_gradient": order.tolist(),
         "edges": rows,
     }
+
+
+def by_gradient(gain: Floats) -> NDArray[np.int64]:
+    """The edges, those first whose σ the yield gains most by halving."""
+    return np.argsort(-gain, kind="stable")
 
 
 def _edge(dies: Dies, e: int, gain: float) -> dict[str, Any]:

@@ -121,9 +121,8 @@ def locate(pdk: Pdk, models: Path | None = None) -> tuple[Path, str]:
             require_files(pdk, folder, origin)
             return folder.resolve(), origin
     looked = "\n".join(f"  - {folder} ({origin})" for folder, origin in _places(pdk, models))
-    raise KcnetError(
-        f"{pdk.file}: the models of {pdk.name} are not on this machine. Looked in:\n{looked}\n  {how_to_get(pdk)}"
-    )
+    how = how_to_get(pdk) if models is None else "name the folder that has them, or none: then it is looked for"
+    raise KcnetError(f"{pdk.file}: the models of {pdk.name} are not on this machine. Looked in:\n{looked}\n  {how}")
 
 
 def how_to_get(pdk: Pdk) -> str:
