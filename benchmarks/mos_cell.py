@@ -1,7 +1,7 @@
 """What the MOS edge cell does in ngspice with the foundries' own models, against what was asked of it.
 
     python benchmarks/mos_cell.py [--pdk gf180mcu --pdk ihp-sg13g2] [--edges 200] [--networks 20]
-        [--edge-seed 20261201] [--seed 20261130] [--json OUT.json] [--plot OUT.html]
+        [--edge-seed 20261401] [--seed 20261430] [--json OUT.json] [--plot OUT.html]
 
 Random edges: θ uniform in the stated range, each calibrated and then measured over the whole box of node voltages.
 Random networks: 3 to 8 nodes, their edges calibrated likewise, the largest node error over 2·T_u against the ideal law.
