@@ -67,8 +67,8 @@ def main() -> None:
         show(record, "adjoint circuit")
         print(f"  software's own error (half its steps): {record['summary']['software_halving']:.1e}")
         with (
-            patch("kcnet_eda.study.adjoint_run.render_adjoint", sharp),
-            patch("kcnet_eda.study.adjoint_plan.render_adjoint", sharp),
+            patch("kcnet_eda.study.adjoint.simulate.render_adjoint", sharp),
+            patch("kcnet_eda.study.adjoint.plan.render_adjoint", sharp),
         ):
             without = study_adjoint(folder / "study.yaml", folder / "sharp")
         show(without, "the same, devices that see the instant alone")

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from faulty_simulator import FAULTS, started, write_faulty
 
-from kcnet_eda.study.runs_table import MEASURED
+from kcnet_eda.study.campaign.runs_table import MEASURED
 from kcnet_eda.tools.locate import find_ngspice
 
 STUDY = """

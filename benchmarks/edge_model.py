@@ -29,14 +29,14 @@ from kcnet_eda.physical.mismatch import within_dies
 from kcnet_eda.physical.pdk import Pdk, load_pdk
 from kcnet_eda.physical.size_classes import model_classes
 from kcnet_eda.progress import NoProgress
-from kcnet_eda.study.calibrate import calibrate
-from kcnet_eda.study.conditions import cells_at, nominal
-from kcnet_eda.study.dies import Dies, network_cells
-from kcnet_eda.study.export_mos import kit_scaling
-from kcnet_eda.study.pvt_repeat import Behavioral, Case
-from kcnet_eda.study.rig import Bench, Rig
-from kcnet_eda.study.sizing import size_cells
-from kcnet_eda.study.spread import drawn_dies, kit_spread
+from kcnet_eda.study.mos.calibrate import calibrate
+from kcnet_eda.study.mos.export import kit_scaling
+from kcnet_eda.study.mos.rig import Bench, Rig
+from kcnet_eda.study.mos.sizing import size_cells
+from kcnet_eda.study.pvt.conditions import cells_at, nominal
+from kcnet_eda.study.pvt.dies import Dies, network_cells
+from kcnet_eda.study.pvt.repeat import Behavioral, Case
+from kcnet_eda.study.pvt.spread import drawn_dies, kit_spread
 from kcnet_eda.tools.pdk import prepare
 
 Floats = NDArray[np.float64]

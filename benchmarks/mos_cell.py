@@ -34,11 +34,11 @@ from kcnet_eda.physical.cell_design import BOX, CellLimits
 from kcnet_eda.physical.mos_cell import full_scale
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.physical.scaling import resolve
-from kcnet_eda.study.calibrate import TOLERANCE, calibrate
-from kcnet_eda.study.export_mos import buildable, calibrated
-from kcnet_eda.study.mos_run import mos_deck, run_in_transistors
-from kcnet_eda.study.rig import Bench, Rig
-from kcnet_eda.study.sizing import size_cells
+from kcnet_eda.study.mos.calibrate import TOLERANCE, calibrate
+from kcnet_eda.study.mos.export import buildable, calibrated
+from kcnet_eda.study.mos.rig import Bench, Rig
+from kcnet_eda.study.mos.run import mos_deck, run_in_transistors
+from kcnet_eda.study.mos.sizing import size_cells
 from kcnet_eda.tools.pdk import prepare
 from kcnet_eda.tools.simulators import NGSPICE
 

@@ -39,10 +39,10 @@ from kcnet_eda.physical.calibration import Calibration
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.physical.scaling import resolve
 from kcnet_eda.physical.size_classes import class_names, size_classes
-from kcnet_eda.study.calibrate import calibrate, measure
-from kcnet_eda.study.export_mos import buildable, calibrated
-from kcnet_eda.study.rig import Bench, Rig
-from kcnet_eda.study.sizing import size_cells
+from kcnet_eda.study.mos.calibrate import calibrate, measure
+from kcnet_eda.study.mos.export import buildable, calibrated
+from kcnet_eda.study.mos.rig import Bench, Rig
+from kcnet_eda.study.mos.sizing import size_cells
 from kcnet_eda.tools.pdk import link_models, prepare
 from kcnet_eda.tools.rawfile import read_transient
 from kcnet_eda.tools.simulators import NGSPICE, explain

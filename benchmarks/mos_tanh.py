@@ -23,9 +23,9 @@ from kcnet_eda.physical.cell_design import BOX
 from kcnet_eda.physical.cell_kind import TANH_CELL
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.physical.tanh_cell import TanhLimits
-from kcnet_eda.study.calibrate import calibrate_kind
-from kcnet_eda.study.rig import Bench, Rig
-from kcnet_eda.study.sizing import size_cells
+from kcnet_eda.study.mos.calibrate import calibrate_kind
+from kcnet_eda.study.mos.rig import Bench, Rig
+from kcnet_eda.study.mos.sizing import size_cells
 from kcnet_eda.tools.pdk import prepare
 from kcnet_eda.tools.simulators import NGSPICE
 

@@ -28,13 +28,13 @@ from kcnet_eda.physical.edge_model import fit_model
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.physical.size_classes import model_classes
 from kcnet_eda.progress import NoProgress
-from kcnet_eda.study.calibrate import calibrate
-from kcnet_eda.study.conditions import cells_at, grid, measured, nominal
-from kcnet_eda.study.dies import Dies, network_cells
-from kcnet_eda.study.export_mos import calibrated_circuit, kit_scaling, mos_settings
-from kcnet_eda.study.mos_run import mos_deck, run_in_transistors
-from kcnet_eda.study.pvt_mos import draw_nominal, transistors
-from kcnet_eda.study.pvt_settings import PvtStudy
+from kcnet_eda.study.mos.calibrate import calibrate
+from kcnet_eda.study.mos.export import calibrated_circuit, kit_scaling, mos_settings
+from kcnet_eda.study.mos.run import mos_deck, run_in_transistors
+from kcnet_eda.study.pvt.conditions import cells_at, grid, measured, nominal
+from kcnet_eda.study.pvt.dies import Dies, network_cells
+from kcnet_eda.study.pvt.mos import draw_nominal, transistors
+from kcnet_eda.study.pvt.settings import PvtStudy
 from kcnet_eda.study.store import open_store
 
 ENGINE_DIES = 1000

@@ -21,11 +21,11 @@ from kcnet_eda.network.data import load_data
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.physical.condition import Condition
 from kcnet_eda.physical.pdk import load_pdk
-from kcnet_eda.study.conditions import at_condition
-from kcnet_eda.study.export_mos import calibrated_circuit, kit_scaling, mos_settings
-from kcnet_eda.study.mos_run import mos_deck, run_in_transistors
-from kcnet_eda.study.rig import Bench
-from kcnet_eda.study.sizing import size_cells
+from kcnet_eda.study.mos.export import calibrated_circuit, kit_scaling, mos_settings
+from kcnet_eda.study.mos.rig import Bench
+from kcnet_eda.study.mos.run import mos_deck, run_in_transistors
+from kcnet_eda.study.mos.sizing import size_cells
+from kcnet_eda.study.pvt.conditions import at_condition
 from kcnet_eda.tools.pdk import prepare
 
 STUDY = """

@@ -22,13 +22,13 @@ from kcnet_eda.physical.condition import Condition
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.physical.size_classes import model_classes
 from kcnet_eda.progress import NoProgress
-from kcnet_eda.study.calibrate import calibrate
-from kcnet_eda.study.characterize import cell_lag
-from kcnet_eda.study.conditions import at_condition, measured
-from kcnet_eda.study.dies import Cells, network_cells
-from kcnet_eda.study.export_mos import calibrated_circuit, kit_scaling, mos_settings
-from kcnet_eda.study.mos_run import mos_deck, run_in_transistors
-from kcnet_eda.study.pvt_settings import PvtStudy
+from kcnet_eda.study.mos.calibrate import calibrate
+from kcnet_eda.study.mos.characterize import cell_lag
+from kcnet_eda.study.mos.export import calibrated_circuit, kit_scaling, mos_settings
+from kcnet_eda.study.mos.run import mos_deck, run_in_transistors
+from kcnet_eda.study.pvt.conditions import at_condition, measured
+from kcnet_eda.study.pvt.dies import Cells, network_cells
+from kcnet_eda.study.pvt.settings import PvtStudy
 from kcnet_eda.units import parse_si
 
 LEADS_NS = (0, 1, 2, 4, 8)

@@ -29,10 +29,10 @@ from kcnet_eda.network.store import load_network, network_path, save_network
 from kcnet_eda.physical.mismatch import UnitSpread
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.progress import NoProgress
-from kcnet_eda.study.conditions import grid, measured, nominal
-from kcnet_eda.study.dies import Dies, network_cells, right_labels
-from kcnet_eda.study.pvt_settings import PvtStudy
-from kcnet_eda.study.remedies import effect
+from kcnet_eda.study.pvt.conditions import grid, measured, nominal
+from kcnet_eda.study.pvt.dies import Dies, network_cells, right_labels
+from kcnet_eda.study.pvt.remedies import effect
+from kcnet_eda.study.pvt.settings import PvtStudy
 
 STUDY = """
 network: digits_mos

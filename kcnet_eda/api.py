@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from kcnet_eda.export.bundle import Bundle
     from kcnet_eda.export.trace import trace
     from kcnet_eda.report.write import report
-    from kcnet_eda.study.characterize import characterize
     from kcnet_eda.study.import_network import import_network as import_
+    from kcnet_eda.study.mos.characterize import characterize
     from kcnet_eda.tools.doctor import doctor
     from kcnet_eda.tools.openvaf import compile  # named as the verb is
     from kcnet_eda.tools.pdk import pdk_list
@@ -78,7 +78,7 @@ def export(
     **options: Any,
 ) -> Bundle:
     """:func:`kcnet_eda.export.bundle.export`, or, with ``level="mos"`` and a ``pdk``,
-    :func:`kcnet_eda.study.export_mos.export_mos`; options that are None are as if not given.
+    :func:`kcnet_eda.study.mos.export.export_mos`; options that are None are as if not given.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def export(
         The network, the level or an option cannot be used; nothing is written then.
     """
     from kcnet_eda.export.bundle import export as export_bundle
-    from kcnet_eda.study.export_mos import export_mos
+    from kcnet_eda.study.mos.export import export_mos
 
     given = {name: value for name, value in options.items() if value is not None}
     if level != "mos":
@@ -127,10 +127,10 @@ def simulate(target: str | Path, out: Path, **options: Any) -> dict[str, Any]:
 
 
 def study_adjoint(config: Path, out: Path, progress: Progress | None = None) -> dict[str, Any]:
-    """:func:`kcnet_eda.study.adjoint.study_adjoint` (``kcnet study adjoint``), and the run's ``report.html``. Returns
-    the record."""
+    """:func:`kcnet_eda.study.adjoint.run.study_adjoint` (``kcnet study adjoint``), and the run's ``report.html``.
+    Returns the record."""
     from kcnet_eda.report.write import report
-    from kcnet_eda.study.adjoint import study_adjoint as run_study
+    from kcnet_eda.study.adjoint.run import study_adjoint as run_study
 
     record = run_study(config, out, progress)
     report(out)
@@ -140,10 +140,10 @@ def study_adjoint(config: Path, out: Path, progress: Progress | None = None) -> 
 def study_latency(
     config: Path, out: Path, *, jobs: int | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """:func:`kcnet_eda.study.latency.study_latency` (``kcnet study latency``), and the run's ``report.html``. Returns
-    the record."""
+    """:func:`kcnet_eda.study.latency.run.study_latency` (``kcnet study latency``), and the run's ``report.html``.
+    Returns the record."""
     from kcnet_eda.report.write import report
-    from kcnet_eda.study.latency import study_latency as run_study
+    from kcnet_eda.study.latency.run import study_latency as run_study
 
     record = run_study(config, out, jobs=jobs, progress=progress)
     report(out)
@@ -161,10 +161,10 @@ def study_pvt(
     cluster: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """:func:`kcnet_eda.study.pvt.study_pvt` (``kcnet study pvt``; ``kcnet study mc`` with ``at_nominal``), and
+    """:func:`kcnet_eda.study.pvt.run.study_pvt` (``kcnet study pvt``; ``kcnet study mc`` with ``at_nominal``), and
     the run's ``report.html``. Returns the record."""
     from kcnet_eda.report.write import report
-    from kcnet_eda.study.pvt import study_pvt as run_study
+    from kcnet_eda.study.pvt.run import study_pvt as run_study
 
     record = run_study(
         config,

@@ -27,8 +27,8 @@ from kcnet_eda.network.graph import Edges, Network, Phase
 from kcnet_eda.network.laws import IDENTITY, LEAKY_RELU, RELU, TANH
 from kcnet_eda.network.store import save_network
 from kcnet_eda.physical.scaling import resolve
-from kcnet_eda.study.adjoint import study_adjoint
-from kcnet_eda.study.adjoint_run import AdjointJob, prepare_adjoint, run_adjoint
+from kcnet_eda.study.adjoint.run import study_adjoint
+from kcnet_eda.study.adjoint.simulate import AdjointJob, prepare_adjoint, run_adjoint
 from kcnet_eda.study.store import Status
 
 FIRST = Loss("output")  # with label 0: the first read-out node's voltage at T
@@ -233,7 +233,7 @@ def test_what_has_no_adjoint_is_refused(study, tmp_path, monkeypatch):
     (tmp_path / "study.yaml").write_text(f"network: {tmp_path / 'two.kcnet'}\ndata: gaussian:3\nloss: sum\n")
     with pytest.raises(InvalidInputError, match="has 2 phases; the adjoint is built for one"):
         study_adjoint(tmp_path / "study.yaml", tmp_path / "run")
-    monkeypatch.setattr("kcnet_eda.study.adjoint_plan.LARGE", 1)
+    monkeypatch.setattr("kcnet_eda.study.adjoint.plan.LARGE", 1)
     with pytest.raises(InvalidInputError, match="has 2 edges; the software's gradient"):
         study_adjoint(study(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -284,9 +284,9 @@ def test_a_study_from_its_file_to_its_report_and_again(study, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         ran = []
         patch.setattr(
-            "kcnet_eda.study.adjoint.run_adjoint", lambda bench, job: ran.append(job) or run_adjoint(bench, job)
+            "kcnet_eda.study.adjoint.run.run_adjoint", lambda bench, job: ran.append(job) or run_adjoint(bench, job)
         )
-        patch.setattr("kcnet_eda.study.adjoint.software_gradient", lambda *_: pytest.fail("solved again"))
+        patch.setattr("kcnet_eda.study.adjoint.run.software_gradient", lambda *_: pytest.fail("solved again"))
         assert kcnet(monkeypatch, "study", "adjoint", study(steps=[50, 100, 200]), "--out", out) == 0
         assert [job.settings.steps for job in ran] == [200, 200]
     assert kcnet(monkeypatch, "study", "adjoint", study(error=1e-9), "--out", tmp_path / "strict") == 2

@@ -30,13 +30,13 @@ from kcnet_eda.network.laws import RELU
 from kcnet_eda.physical.condition import Condition
 from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.scaling import resolve
-from kcnet_eda.study.dies import Dies, network_cells
-from kcnet_eda.study.farm import batch_cluster, make_farm
-from kcnet_eda.study.farm_settings import Queue
-from kcnet_eda.study.ladder import climb, ladder
-from kcnet_eda.study.pvt_repeat import Behavioral, Case
-from kcnet_eda.study.pvt_work import Block, run_block
-from kcnet_eda.study.runs_table import MEASURED
+from kcnet_eda.study.campaign.farm import batch_cluster, make_farm
+from kcnet_eda.study.campaign.farm_settings import Queue
+from kcnet_eda.study.campaign.ladder import climb, ladder
+from kcnet_eda.study.campaign.runs_table import MEASURED
+from kcnet_eda.study.pvt.dies import Dies, network_cells
+from kcnet_eda.study.pvt.repeat import Behavioral, Case
+from kcnet_eda.study.pvt.work import Block, run_block
 from kcnet_eda.study.store import PlannedRun, Result, Status, open_store
 from kcnet_eda.tools.locate import find_ngspice
 
@@ -240,7 +240,7 @@ def test_an_edited_study_takes_over_what_holds_and_counts_nothing_else(
     blocks: list[Block] = []
     stale: list[bool] = []
     monkeypatch.setattr(
-        "kcnet_eda.study.pvt.run_block",
+        "kcnet_eda.study.pvt.run.run_block",
         lambda shared, block, threads: (
             blocks.append(block),
             stale.append((out / "report.html").exists()),

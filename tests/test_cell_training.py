@@ -17,8 +17,8 @@ from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.physical.cell_design import BOX, CellLimits
 from kcnet_eda.physical.mos_cell import cell_edges, first_sizes, range_problems, snap_sizes
 from kcnet_eda.physical.pdk import load_pdk
-from kcnet_eda.study.rig import Bench
-from kcnet_eda.study.sizing import size_cells
+from kcnet_eda.study.mos.rig import Bench
+from kcnet_eda.study.mos.sizing import size_cells
 from kcnet_eda.tools.pdk import prepare
 
 torch = pytest.importorskip("torch", reason="NOT RUN: torch is not installed")

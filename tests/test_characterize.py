@@ -14,10 +14,10 @@ from kcnet_eda import api
 from kcnet_eda.cli.main import app
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.physical.pdk import load_pdk
-from kcnet_eda.study.calibrate import calibrate, measure
-from kcnet_eda.study.characterize import cell_lag, gmid_table
-from kcnet_eda.study.rig import Bench
-from kcnet_eda.study.sizing import size_cells
+from kcnet_eda.study.mos.calibrate import calibrate, measure
+from kcnet_eda.study.mos.characterize import cell_lag, gmid_table
+from kcnet_eda.study.mos.rig import Bench
+from kcnet_eda.study.mos.sizing import size_cells
 from kcnet_eda.tools.pdk import prepare
 
 
@@ -115,7 +115,7 @@ def test_files_are_complete_and_repeatable(generic, tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("simulated again")
 
-    monkeypatch.setattr("kcnet_eda.study.rig.run_beside", refuse)
+    monkeypatch.setattr("kcnet_eda.study.mos.rig.run_beside", refuse)
     assert api.characterize("generic180", tmp_path / "again.json", ["tt", "ss", "high"]) == record
 
 

@@ -28,14 +28,14 @@ from kcnet_eda.network.laws import IDENTITY, RELU
 from kcnet_eda.network.store import save_network
 from kcnet_eda.network.topology import grid_window
 from kcnet_eda.physical.thermal import ktc_noise
-from kcnet_eda.study import latency_scaling
 from kcnet_eda.study.accuracy import decision_time
-from kcnet_eda.study.latency import TABLES
-from kcnet_eda.study.latency_limits import Limit, fastest_kept, in_order
-from kcnet_eda.study.latency_limits import crossing as where_crossed
-from kcnet_eda.study.latency_size import grid_network
-from kcnet_eda.study.pareto import not_dominated
-from kcnet_eda.study.power_law import fit_power_law
+from kcnet_eda.study.latency import scaling as latency_scaling
+from kcnet_eda.study.latency.limits import Limit, fastest_kept, in_order
+from kcnet_eda.study.latency.limits import crossing as where_crossed
+from kcnet_eda.study.latency.pareto import not_dominated
+from kcnet_eda.study.latency.power_law import fit_power_law
+from kcnet_eda.study.latency.run import TABLES
+from kcnet_eda.study.latency.size import grid_network
 from kcnet_eda.study.readout import Reading, lost_to_jitter, right_at, tolerated_jitter, tolerated_shift
 from kcnet_eda.study.store import open_store
 
@@ -536,7 +536,7 @@ def test_all_that_is_wrong_with_a_study_file_is_told_at_once(small: Path, tmp_pa
 
 def test_the_example_study_asks_for_every_section(tmp_path: Path) -> None:
     from kcnet_eda.config import load_settings
-    from kcnet_eda.study.latency_settings import LatencyStudy
+    from kcnet_eda.study.latency.settings import LatencyStudy
 
     study = load_settings(Path(__file__).parents[1] / "examples/latency.yaml", LatencyStudy)
     assert all(getattr(study, name) is not None for name in TABLES)

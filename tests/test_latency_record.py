@@ -14,8 +14,8 @@ from scipy.integrate import trapezoid
 
 from kcnet_eda.dynamics.reference import trajectory
 from kcnet_eda.network.store import load_network
-from kcnet_eda.study.latency_inference import MEASURED as OF_INFERENCE
-from kcnet_eda.study.latency_size import MEASURED as OF_SIZE
+from kcnet_eda.study.latency.inference import MEASURED as OF_INFERENCE
+from kcnet_eda.study.latency.size import MEASURED as OF_SIZE
 from kcnet_eda.study.store import open_store
 
 Number = tuple[str, float, Callable[[], float]]

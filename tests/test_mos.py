@@ -25,10 +25,10 @@ from kcnet_eda.physical.cell_design import CellLimits
 from kcnet_eda.physical.mos_cell import cell_edges, first_sizes, range_problems, snap_sizes
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.physical.relu_fit import box_points, fit_relu
-from kcnet_eda.study.calibrate import TOLERANCE, calibrate
-from kcnet_eda.study.operating_point import operating_points
-from kcnet_eda.study.rig import Bench
-from kcnet_eda.study.sizing import size_cells
+from kcnet_eda.study.mos.calibrate import TOLERANCE, calibrate
+from kcnet_eda.study.mos.operating_point import operating_points
+from kcnet_eda.study.mos.rig import Bench
+from kcnet_eda.study.mos.sizing import size_cells
 from kcnet_eda.tools.pdk import prepare
 
 GENERIC = load_pdk("generic180")

@@ -10,8 +10,8 @@ from conftest import installed_kit
 
 from kcnet_eda.export.mos_cells import BIAS, Placer, bias_cell, read_cell, write_cell
 from kcnet_eda.files import resource_dir
-from kcnet_eda.study.rig import Bench
-from kcnet_eda.study.sizing import size_cells
+from kcnet_eda.study.mos.rig import Bench
+from kcnet_eda.study.mos.sizing import size_cells
 from kcnet_eda.tools.openvaf import compile_file
 from kcnet_eda.tools.pdk import link_models, prepare
 from kcnet_eda.tools.rawfile import read_sweep, read_transient

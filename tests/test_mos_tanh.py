@@ -21,10 +21,10 @@ from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.physical.relu_fit import box_points
 from kcnet_eda.physical.tanh_cell import TanhLimits, tanh_edges
 from kcnet_eda.physical.tanh_fit import fit_tanh
-from kcnet_eda.study.calibrate import calibrate_kind
-from kcnet_eda.study.export_mos import buildable
-from kcnet_eda.study.rig import Bench
-from kcnet_eda.study.sizing import size_cells
+from kcnet_eda.study.mos.calibrate import calibrate_kind
+from kcnet_eda.study.mos.export import buildable
+from kcnet_eda.study.mos.rig import Bench
+from kcnet_eda.study.mos.sizing import size_cells
 from kcnet_eda.tools.pdk import prepare
 
 GENERIC = load_pdk("generic180")

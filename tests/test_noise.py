@@ -27,12 +27,12 @@ from kcnet_eda.network.store import load_network, network_path, save_network
 from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.mos_cell import cell_edges
 from kcnet_eda.physical.scaling import resolve
-from kcnet_eda.study.dies import Dies, network_cells
-from kcnet_eda.study.noise_spot import spread_ratio
-from kcnet_eda.study.pvt_noise import count_right, smallest_c
-from kcnet_eda.study.pvt_record import add_checks
-from kcnet_eda.study.pvt_settings import Noise, PvtStudy
-from kcnet_eda.study.pvt_work import Shared
+from kcnet_eda.study.pvt.dies import Dies, network_cells
+from kcnet_eda.study.pvt.noise import count_right, smallest_c
+from kcnet_eda.study.pvt.noise_spot import spread_ratio
+from kcnet_eda.study.pvt.record import add_checks
+from kcnet_eda.study.pvt.settings import Noise, PvtStudy
+from kcnet_eda.study.pvt.work import Shared
 from kcnet_eda.study.store import open_store
 from kcnet_eda.tools.openvaf import compile_file
 from kcnet_eda.tools.rawfile import read_transient
@@ -232,7 +232,7 @@ def test_spot_checks_in_ngspice_are_rows_and_agree_with_the_engine(
     assert len({v.tobytes() for v in ends if v is not None}) == 16
     # the same seed plans the same decks: nothing is left to run
     left: list[int] = []
-    monkeypatch.setattr("kcnet_eda.study.pvt.run_campaign", lambda *of: left.append(len(of[3])))
+    monkeypatch.setattr("kcnet_eda.study.pvt.run.run_campaign", lambda *of: left.append(len(of[3])))
     assert api.study_pvt(file, tmp_path / "run", at_nominal=True)["noise"]["spot"] == spot
     assert left == [0]
 

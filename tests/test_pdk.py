@@ -29,8 +29,8 @@ from kcnet_eda.errors import (
 from kcnet_eda.export.pdk_deck import model_header, resistor_line, transistor_line
 from kcnet_eda.files import sha256_file
 from kcnet_eda.physical.pdk import load_pdk, shipped_pdks
-from kcnet_eda.study.rig import Bench
-from kcnet_eda.study.sizing import size_cells
+from kcnet_eda.study.mos.rig import Bench
+from kcnet_eda.study.mos.sizing import size_cells
 from kcnet_eda.tools.pdk import link_models, locate, prepare
 from kcnet_eda.tools.rawfile import read_sweep
 from kcnet_eda.tools.simulators import NGSPICE

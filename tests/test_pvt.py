@@ -33,11 +33,13 @@ from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.mos_cell import cell_edges
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.progress import NoProgress
-from kcnet_eda.study import dies, pvt, pvt_repeat
-from kcnet_eda.study.conditions import Point, inert_axes
-from kcnet_eda.study.rig import Bench
-from kcnet_eda.study.sizing import size_cells
-from kcnet_eda.study.spread import kit_spread
+from kcnet_eda.study.mos.rig import Bench
+from kcnet_eda.study.mos.sizing import size_cells
+from kcnet_eda.study.pvt import dies
+from kcnet_eda.study.pvt import repeat as pvt_repeat
+from kcnet_eda.study.pvt import run as pvt
+from kcnet_eda.study.pvt.conditions import Point, inert_axes
+from kcnet_eda.study.pvt.spread import kit_spread
 from kcnet_eda.study.store import open_store
 from kcnet_eda.tools.pdk import prepare
 

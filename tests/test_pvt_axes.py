@@ -28,14 +28,14 @@ from kcnet_eda.network.store import load_network, network_path, save_network
 from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.physical.scaling import resolve
-from kcnet_eda.study import pvt
 from kcnet_eda.study.accuracy import decision_time
-from kcnet_eda.study.conditions import Point, grid, nominal
-from kcnet_eda.study.dies import Dies, network_cells
-from kcnet_eda.study.failures import kind_of
-from kcnet_eda.study.pvt_record import make_record
-from kcnet_eda.study.pvt_settings import PvtStudy
-from kcnet_eda.study.pvt_work import Block, Outcome, Shared, run_block
+from kcnet_eda.study.campaign.failures import kind_of
+from kcnet_eda.study.pvt import run as pvt
+from kcnet_eda.study.pvt.conditions import Point, grid, nominal
+from kcnet_eda.study.pvt.dies import Dies, network_cells
+from kcnet_eda.study.pvt.record import make_record
+from kcnet_eda.study.pvt.settings import PvtStudy
+from kcnet_eda.study.pvt.work import Block, Outcome, Shared, run_block
 from kcnet_eda.study.readout import Reading, room
 from kcnet_eda.study.store import Status
 

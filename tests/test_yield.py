@@ -23,13 +23,12 @@ from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.physical.cell_design import CellLimits
 from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.mismatch import UnitSpread
-from kcnet_eda.study.die_calibration import Trims, fit_readout, fit_trims
-from kcnet_eda.study.dies import Dies, network_cells
-from kcnet_eda.study.pvt_record import add_checks
-from kcnet_eda.study.pvt_settings import PvtStudy
-from kcnet_eda.study.remedies import Due, Fitting, Kind, effect, fitting_samples, run_step
-from kcnet_eda.study.store import Result, open_store
-from kcnet_eda.study.yield_sensitivity import (
+from kcnet_eda.study.pvt.die_calibration import Trims, fit_readout, fit_trims
+from kcnet_eda.study.pvt.dies import Dies, network_cells
+from kcnet_eda.study.pvt.record import add_checks
+from kcnet_eda.study.pvt.remedies import Due, Fitting, Kind, effect, fitting_samples, run_step
+from kcnet_eda.study.pvt.settings import PvtStudy
+from kcnet_eda.study.pvt.yield_sensitivity import (
     SoftYield,
     by_gradient,
     halved,
@@ -37,7 +36,8 @@ from kcnet_eda.study.yield_sensitivity import (
     sensitivity_record,
     yield_gradient,
 )
-from kcnet_eda.study.yield_settings import Sensitivity
+from kcnet_eda.study.pvt.yield_settings import Sensitivity
+from kcnet_eda.study.store import Result, open_store
 
 #: Edges that are what they were trained to be.
 IDEAL = EdgeModel((0.1, 2.0), (1.0, 1.0), (0.0, 0.0, 0.0))
@@ -230,7 +230,7 @@ def test_remedies_are_rows_that_a_resumed_or_edited_study_does_not_compute_again
         ran.append(due.step.kind)
         return run_step(of, due, threads)
 
-    monkeypatch.setattr("kcnet_eda.study.pvt.run_step", seen)
+    monkeypatch.setattr("kcnet_eda.study.pvt.run.run_step", seen)
     killed_after = -1
     whole = api.study_pvt(file, tmp_path / "whole", at_nominal=True)
     # gradient, σ as drawn and of 4 edges halved, none and 4 edges larger, a fit, and as built and in three ways

@@ -28,7 +28,7 @@ _QUIET = ("conductance", "lag", "tnom")  # what the noise of an edge does not ha
 @dataclass(frozen=True, eq=False)
 class CalibratedDie:
     """One die at one condition: ``edges`` [1, E] between ``ends`` without their own mismatch, of so many ``units``, by
-    ``model``; ``normals`` [3, E] and ``spread`` are that mismatch (:class:`kcnet_eda.study.dies.Dies`)."""
+    ``model``; ``normals`` [3, E] and ``spread`` are that mismatch (:class:`kcnet_eda.study.pvt.dies.Dies`)."""
 
     network: Network
     ends: tuple[NDArray[np.int64], NDArray[np.int64]]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kcnet_eda.export.render import render
 from kcnet_eda.report import figures
-from kcnet_eda.study.latency_record import BOUND_BY, NOT_RUN
+from kcnet_eda.study.latency.record import BOUND_BY, NOT_RUN
 
 #: The templates of the whole page, and of its body as a section of a combined page.
 PAGE, BODY = "report/latency.html.j2", "report/latency_body.html.j2"

@@ -11,7 +11,7 @@ from pathlib import Path
 from kcnet_eda.export.bundle import Bundle
 from kcnet_eda.export.circuit import Stage
 from kcnet_eda.export.testbench import SolverSettings, Window, gated_window, stage_window
-from kcnet_eda.study.mos_models import mos_header
+from kcnet_eda.study.mos.models import mos_header
 from kcnet_eda.tools.openvaf import compile_file
 from kcnet_eda.tools.simulators import Simulator
 

@@ -15,7 +15,7 @@ from kcnet_eda.files import sha256_bytes, sha256_file
 from kcnet_eda.network.data import DataSet
 from kcnet_eda.study.batch import Job
 from kcnet_eda.study.engine_run import ENGINE, VERSION
-from kcnet_eda.study.mos_models import bundle_models
+from kcnet_eda.study.mos.models import bundle_models
 from kcnet_eda.tools import openvaf
 from kcnet_eda.tools.locate import find_openvaf
 from kcnet_eda.tools.simulators import Simulator

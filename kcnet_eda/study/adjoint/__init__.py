@@ -1,0 +1,1 @@
+"""Gradients out of the adjoint circuit: ``kcnet study adjoint``."""

@@ -1,0 +1,1 @@
+"""Where 1/f holds and where it breaks: ``kcnet study latency``."""

@@ -1,0 +1,349 @@
+"""The physical section: a network in transistors of processes, from slow to fast, against its trained laws in software.
+
+A kit's cells are calibrated once; T_u then sets the nodes' capacitors, C = T_u·I_u/V_u, and with them how fast the
+cells have to follow. A node whose cells' pins have more than C has no capacitor of its own and those pins: that circuit
+can be built and is run like the others, but it is no longer the trained network, and nodes of unequal capacitance are
+unequally fast. Accuracy, labels and waveforms are of those runs; supply current and energy those of the supply source.
+Noise is :mod:`kcnet_eda.study.latency.noise`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.integrate import trapezoid
+
+from kcnet_eda.dynamics.reference import trajectory
+from kcnet_eda.export.circuit import build_circuit
+from kcnet_eda.export.mos_netlist import MosCircuit
+from kcnet_eda.files import sha256_bytes
+from kcnet_eda.network.data import DataSet, load_data
+from kcnet_eda.network.graph import Network, labels
+from kcnet_eda.network.store import load_network, network_path
+from kcnet_eda.physical.calibration import CellGroup
+from kcnet_eda.physical.pdk import Pdk, load_pdk
+from kcnet_eda.study.accuracy import proportion
+from kcnet_eda.study.latency.bench import Floats, LatencyBench, Row, Task, failures
+from kcnet_eda.study.latency.limits import Limit, crossing, fastest_kept, in_order
+from kcnet_eda.study.latency.noise import noise_against_c
+from kcnet_eda.study.latency.pareto import not_dominated
+from kcnet_eda.study.latency.settings import LatencyStudy, Physical
+from kcnet_eda.study.mos.export import buildable, calibrated, kit_scaling, mos_settings
+from kcnet_eda.study.mos.rig import Bench, Rig
+from kcnet_eda.study.mos.run import mos_deck, run_in_transistors
+from kcnet_eda.study.mos.sizing import size_cells
+from kcnet_eda.study.simulate import require_fit
+from kcnet_eda.study.store import Result, Status
+from kcnet_eda.tools.pdk import Models, prepare
+from kcnet_eda.tools.simulators import NGSPICE
+
+VARIANT = "physical"
+_GRID = 101  # instants of a run at which waveforms are compared
+_HAIR = 1e-12  # accuracies are counts over counts
+
+#: The limits, as records and pages name them.
+WAVEFORM, LABELS, PINS, NOISE = "waveform", "labels", "pins", "noise"
+
+
+@dataclass(frozen=True, eq=False)
+class _Subject:
+    """What is run in a kit: ``x0`` [n, nodes], the trained waveforms ``ideal`` [n, instants, nodes] at ``tau``, the
+    software's labels and the right ones."""
+
+    section: Physical
+    network: Network
+    x0: Floats
+    tau: Floats
+    ideal: Floats
+    software: Any
+    y: Any
+
+    @property
+    def least_accuracy(self) -> float:
+        """What a limit asks for."""
+        return float((self.software == self.y).mean()) - self.section.accuracy_loss - _HAIR
+
+    def labels_kept(self, point: Row) -> bool:
+        """Whether labels agree with software, and accuracy is, as asked."""
+        agree, right = point["agreement"]["value"], point["accuracy"]["value"]
+        return bool(agree >= self.section.agreement and right >= self.least_accuracy)
+
+    def waveform_kept(self, point: Row) -> bool:
+        """Whether nodes are as near to the trained waveforms as asked; a point with failed runs is not."""
+        error = point["error_median"]
+        return bool(error is not None and point["passed"] == point["n"] and error <= self.section.node_error)
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A block of the section and what it names."""
+
+    section: Physical
+    kit: Pdk
+    models: Models
+    network: Network
+    data: DataSet
+
+
+def read_block(section: Physical, study: LatencyStudy) -> Block:
+    """What a block names, where all of it is here and fits together.
+
+    Raises
+    ------
+    KcnetError
+        A kit, its models, a network that can be cells, or data for it are not here.
+    """
+    kit = load_pdk(section.pdk)
+    network = load_network(network_path(section.network))
+    buildable(network, kit)
+    data = load_data(section.data, study.data_dir, features=network.inputs.size, seed=study.seed)
+    require_fit(data, network)
+    return Block(section, kit, prepare(kit, section.models), network, data)
+
+
+def run_physical(bench: LatencyBench, sections: Sequence[Physical]) -> Row:
+    """Run the section, a kit after another; its part of the record. Rows of its tables name their kit by number."""
+    blocks = [read_block(section, bench.study) for section in sections]
+    kits = [block.kit for block in blocks]
+    found = [_run_kit(bench, block) for block in blocks]
+    tables: dict[str, list[Row]] = {
+        name: [
+            {"kit": i, "pdk": kit.name} | row
+            for i, (kit, f) in enumerate(zip(kits, found, strict=True))
+            for row in f.pop(name)
+        ]
+        for name in ("points", "limits", "noise", "supply", "failed")
+    }
+    knees = [f for f in found if f["knee"] is not None]
+    fastest = min(knees, key=lambda f: float(f["knee"]["t_total_s"]), default=None)
+    return {
+        "level": "mos",
+        "simulator": NGSPICE.name,
+        "simulator_version": NGSPICE.version(),
+        "kits": found,
+        "knee": None if fastest is None else {"pdk": fastest["pdk"]} | fastest["knee"],
+        "n": min(f["n"] for f in found) if fastest is None else fastest["n"],
+        **tables,
+    }
+
+
+def _run_kit(bench: LatencyBench, block: Block) -> Row:
+    section, kit, models, network, data = block.section, block.kit, block.models, block.network, block.data
+    some = data.head(min(section.samples, len(data)))
+    x0 = network.initial_state(some.x)
+    tau = np.linspace(0, network.duration, _GRID)
+    ideal = np.stack([trajectory(network, x, tau) for x in x0])
+    software = labels(network, ideal[:, -1])
+    y = software if some.y is None else some.y
+    subject = _Subject(section, network, x0, tau, ideal, software, y)
+    points: list[Row] = []
+    limits: list[Row] = []
+    supply: list[Row] = []
+    failed: list[Row] = []
+    noise, noise_free, noise_failed = noise_against_c(bench, section, network, data, kit)
+    for factor in section.currents:
+        rig = size_cells(Bench(_at_current(kit, factor), models))
+        groups = calibrated(rig, buildable(network, rig.pdk), bench.progress)
+        own = []
+        for t_unit in sorted(section.t_units, reverse=True):
+            point, missed = _point(bench, subject, rig, groups, factor, t_unit)
+            own.append(point)
+            failed += missed
+        points += own
+        # Noise is a current's and a voltage's: at another unit current the same C is another speed.
+        speed = network.duration * rig.pdk.operating.v0 / rig.pdk.operating.i0
+        limits += _limits(subject, own, [row | {"t_total_s": row["c"] * speed} for row in noise], noise_free)
+        if factor == section.currents[0]:
+            supply, missed = _supply(bench, subject, rig, groups, own[0])
+            failed += missed
+    judged = [p for p in points if p["passed"]]
+    front = not_dominated([(p["t_total_s"], p["energy_j"], -p["accuracy"]["value"]) for p in judged])
+    for point, on_front in zip(judged, front, strict=True):
+        point["on_front"] = on_front
+    return {
+        "pdk": kit.name,
+        "network": network.name,
+        "edges": network.n_edges,
+        "n": len(x0),
+        "software_accuracy": proportion(int((software == y).sum()), len(x0)),
+        "asked": {
+            "agreement": section.agreement,
+            "accuracy_loss": section.accuracy_loss,
+            "node_error": section.node_error,
+        },
+        "noise_free": noise_free,
+        "points": points,
+        "limits": limits,
+        "noise": noise,
+        "supply": supply,
+        "knee": _knee(points, limits),
+        "failed": failed + noise_failed,
+    }
+
+
+def _at_current(kit: Pdk, factor: float) -> Pdk:
+    """The kit with another unit current, for which its cells are sized and calibrated."""
+    if factor == 1.0:
+        return kit
+    return kit.model_copy(update={"operating": kit.operating.model_copy(update={"i0": kit.operating.i0 * factor})})
+
+
+def _point(
+    bench: LatencyBench,
+    subject: _Subject,
+    rig: Rig,
+    groups: tuple[CellGroup, ...],
+    factor: float,
+    t_unit: float,
+    supply_ohms: float = 0.0,
+) -> tuple[Row, list[Row]]:
+    """All samples at one speed: the row, and the runs that failed."""
+    network = subject.network
+    circuit = build_circuit(network, kit_scaling(rig.pdk, None, t_unit), (), None, "mos")
+    mos = MosCircuit(circuit, rig.pdk, rig.design, groups, rig.direct)
+    op, pins = mos.pdk.operating, mos.parasitics[1:]
+    tasks = _tasks(bench, subject, rig, mos, supply_ohms)
+    behind = f", supply behind {supply_ohms:.3g} Ω" if supply_ohms else ""
+    results = bench.attempt(tasks, f"{rig.pdk.name}, {1e9 * t_unit:g} ns a unit of time{behind}")
+    where = {
+        "current_factor": factor,
+        "i_unit": op.i0,
+        "v_unit": op.v0,
+        "t_unit": t_unit,
+        "t_total_s": t_unit * network.duration,
+        "c": circuit.scaling.c,
+        "supply_v": op.supply,
+        "edges_out_of_reach": sum(len(group.found.out_of_reach) for group in groups),
+        "pins_largest_f": float(pins.max()),
+        "nodes": int(pins.size),
+        "nodes_pinned": len(mos.capacitance_problems()),
+    }
+    return where | {"keys": [t.key for t in tasks]} | _judge(subject, mos, results), failures(tasks, results)
+
+
+def _tasks(bench: LatencyBench, subject: _Subject, rig: Rig, mos: MosCircuit, supply_ohms: float) -> list[Task]:
+    settings = mos_settings(subject.network, bench.study.error)
+    same = sha256_bytes(mos.netlist(supply_ohms=supply_ohms).encode())
+
+    def task(i: int, x0: Floats) -> Task:
+        def make() -> Result:
+            deck = mos_deck(rig, mos, settings, x0, supply_ohms)
+            run = run_in_transistors(rig, deck, subject.section.timeout_s)
+            seconds = run.tau * mos.circuit.scaling.t_unit
+            kept = np.concatenate([run.v, run.supply[:, None]], axis=1)
+            end = np.append(0.0, run.v[-1])
+            return Result(Status.PASSED, "", run.seconds, int(run.peak_mib * 1024), end, None, (seconds, kept))
+
+        words = " ".join([same, rig.header(), rig.models.sha256, str(settings), sha256_bytes(x0.tobytes())])
+        return Task(words, i, VARIANT, NGSPICE.name, NGSPICE.version(), make)
+
+    return [task(i, x0) for i, x0 in enumerate(subject.x0)]
+
+
+def _judge(subject: _Subject, mos: MosCircuit, results: Sequence[Result]) -> Row:
+    """A speed's numbers over its samples; a run that failed is neither right nor in agreement."""
+    n, supply, t_unit = len(results), mos.pdk.operating.supply, mos.circuit.scaling.t_unit
+    worst, rms, current, peak, energy = [], [], [], [], []
+    label = np.full(n, -1)
+    for i, result in enumerate(results):
+        if result.waveform is None or result.v_end is None:
+            continue
+        label[i] = labels(subject.network, result.v_end[None])[0]
+        seconds, kept = result.waveform
+        at = np.stack([np.interp(subject.tau * t_unit, seconds, column) for column in kept[:, :-1].T], axis=1)
+        off, own = at - subject.ideal[i][:, 1:], kept[:, -1]
+        worst.append(float(np.abs(off).max()))
+        rms.append(float(np.sqrt(np.mean(off**2))))
+        charge = float(trapezoid(own, seconds))
+        current.append(charge / (seconds[-1] - seconds[0]))
+        peak.append(float(own.max()))
+        energy.append(supply * charge)
+    return {
+        "n": n,
+        "passed": len(worst),
+        "labels": label.tolist(),
+        "accuracy": proportion(int((label == subject.y).sum()), n),
+        "agreement": proportion(int((label == subject.software).sum()), n),
+        "error_max": max(worst, default=None),
+        "error_median": float(np.median(worst)) if worst else None,
+        "error_rms": float(np.mean(rms)) if rms else None,
+        "current_mean_a": float(np.mean(current)) if current else None,
+        "current_peak_a": max(peak, default=None),
+        "energy_j": float(np.mean(energy)) if energy else None,
+        "wall_s": float(np.mean([r.wall_s for r in results])),
+        "on_front": False,
+    }
+
+
+def _limits(subject: _Subject, points: Sequence[Row], noise: Sequence[Row], noise_free: Row | None) -> list[Row]:
+    """What bounds T at one unit current, the one that binds first in front."""
+    first = points[0]
+    t = [p["t_total_s"] for p in points]
+    errors = [p["error_median"] if p["passed"] == p["n"] else np.inf for p in points]
+    # Where a node's own pins are all of C; what is faster is not the trained network.
+    pins = first["pins_largest_f"] * first["v_unit"] / first["i_unit"] * subject.network.duration
+    found = [
+        crossing(WAVEFORM, list(zip(t, errors, strict=True)), subject.section.node_error),
+        fastest_kept(LABELS, [(p["t_total_s"], subject.labels_kept(p)) for p in points]),
+        Limit(PINS, pins, pins),
+    ]
+    judged = [row for row in noise if row["accuracy"] is not None]
+    if judged and noise_free is not None:
+        least = noise_free["value"] - subject.section.accuracy_loss - _HAIR
+        found.append(fastest_kept(NOISE, [(r["t_total_s"], r["accuracy"]["value"] >= least) for r in judged]))
+    ordered = in_order(found)
+    rows = []
+    for place, limit in enumerate(ordered):
+        after = ordered[place + 1].t_s if place + 1 < len(ordered) else None
+        over = limit.t_s / after if limit.t_s is not None and after is not None else None
+        rows.append(
+            {"current_factor": first["current_factor"], "binds": place == 0} | asdict(limit) | {"over_next": over}
+        )
+    return rows
+
+
+def _knee(points: Sequence[Row], limits: Sequence[Row]) -> Row | None:
+    """The fastest T, over the unit currents, that no limit rules out, with what was measured at the nearest slower T;
+    None where the slowest T tried misses a limit at each."""
+    held = [row for row in limits if row["binds"] and row["t_s"] is not None]
+    if not held:
+        return None
+    binding = min(held, key=lambda row: float(row["t_s"]))
+    slower = [
+        p
+        for p in points
+        if p["current_factor"] == binding["current_factor"] and p["t_total_s"] >= binding["t_s"] * (1 - 1e-9)
+    ]
+    if not slower:  # pins allow only what is slower than all that was tried
+        return None
+    at = min(slower, key=lambda p: float(p["t_total_s"]))
+    kept = ("current_factor", "c", "accuracy", "agreement", "error_median", "error_max", "energy_j", "current_mean_a")
+    return {
+        "t_total_s": binding["t_s"],
+        "f_hz": 1 / binding["t_s"],
+        "by": binding["of"],
+        "over_next": binding["over_next"],
+        "bracketed": binding["missed_s"] is not None,
+        "measured_at_s": at["t_total_s"],
+    } | {name: at[name] for name in kept}
+
+
+def _supply(
+    bench: LatencyBench, subject: _Subject, rig: Rig, groups: tuple[CellGroup, ...], at: Row
+) -> tuple[list[Row], list[Row]]:
+    """The same at the slowest T behind a resistance of the supply's wiring, chosen by the current measured there."""
+    rows: list[Row] = []
+    failed: list[Row] = []
+    if not at["current_mean_a"]:
+        return rows, failed
+    for drop in sorted(subject.section.drops):
+        ohms = drop * at["supply_v"] / at["current_mean_a"]
+        point, missed = _point(bench, subject, rig, groups, at["current_factor"], at["t_unit"], ohms)
+        failed += missed
+        lost = None if point["current_mean_a"] is None else ohms * point["current_mean_a"]
+        kept = {"labels_kept": subject.labels_kept(point), "waveform_kept": subject.waveform_kept(point)}
+        rows.append({"share": drop, "ohms": ohms, "drop_v": lost} | point | kept)
+    return rows, failed

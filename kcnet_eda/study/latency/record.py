@@ -1,0 +1,136 @@
+"""What a latency study found, as one record: its ``report.json``. Sections that were not run say so."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+from kcnet_eda import __version__
+from kcnet_eda.dynamics.reference import method
+from kcnet_eda.study.latency.bench import LatencyBench, Row
+from kcnet_eda.study.latency.size import MEASURED
+from kcnet_eda.units import format_si
+
+#: What tells the record of a latency study from other runs'.
+STUDY = "latency"
+#: What a limit of the physical section is, for people.
+BOUND_BY = {
+    "waveform": "node errors pass what was asked",
+    "labels": "labels begin to change",
+    "pins": "pins have all of C",
+    "noise": "noise costs accuracy",
+}
+SECTIONS = ("scaling", "size", "decision", "inference", "physical")
+NOT_RUN = "not run"
+
+
+def make_record(bench: LatencyBench, found: Mapping[str, Row]) -> dict[str, Any]:
+    """The record of a study whose sections ``found`` were run; plain JSON values, SI units but for names that say
+    otherwise."""
+    sections: dict[str, Row] = {
+        name: {"status": "run"} | found[name] if name in found else {"status": NOT_RUN} for name in SECTIONS
+    }
+    failed = [{"section": name} | row for name, section in found.items() for row in section["failed"]]
+    verdicts = _verdicts(sections)
+    circuit = bench.bundle.circuit
+    return {
+        "study": STUDY,
+        "summary": {
+            "t_total_s": circuit.run_time(circuit.sequenced),
+            "f_hz": 1 / circuit.run_time(circuit.sequenced),
+            "sections_run": [name for name in SECTIONS if name in found],
+            "sections_not_run": [name for name in SECTIONS if name not in found],
+            "failed_runs": len(failed),
+            "verdicts": verdicts,
+            "kept": all(v["holds"] is not False for v in verdicts),
+        },
+        "sections": sections,
+        "failed": failed,
+        "network": {
+            "name": bench.network.name,
+            "nodes": bench.network.max_nodes,
+            "edges": bench.network.n_edges,
+            "phases": len(bench.network.phases),
+            "devices": circuit.n_devices,
+        },
+        "scaling": circuit.scaling.as_dict(),
+        "provenance": {
+            "kcnet_eda": __version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "data": bench.data.name,
+            "samples": len(bench.data),
+            "seed": bench.study.seed,
+            "reference": method(bench.network),
+            "error_asked": bench.study.error,
+            "study_file": bench.study.model_dump(mode="json"),
+        },
+    }
+
+
+def _verdicts(sections: Mapping[str, Row]) -> list[Row]:
+    """What the claim says, what was found, and whether it holds; None where it was not looked at."""
+    scaling, size, whole, mos = (sections[name] for name in ("scaling", "size", "inference", "physical"))
+
+    def verdict(claim: str, section: Row, name: str, holds: bool | None, found: str) -> Row:
+        ran = section["status"] != NOT_RUN
+        return {"claim": claim, "section": name, "holds": holds if ran else None, "found": found if ran else NOT_RUN}
+
+    worst = scaling.get("largest_from_first")
+    exponents = {law["of"]: law["exponent"] for law in size.get("laws", []) if law["of"] in MEASURED and law["stated"]}
+    return [
+        verdict(
+            "v(T) does not depend on the scale, from (1 F, 1 s) down",
+            scaling,
+            "scaling",
+            scaling.get("kept"),
+            f"largest difference {worst:.1e} of the range" if worst is not None else "no run passed",
+        ),
+        verdict(
+            "T does not depend on the number of edges",
+            size,
+            "size",
+            size.get("t_constant"),
+            f"{_sizes(size)}; "
+            + (
+                "; ".join(f"{name.replace('_', ' ')} grows as edges^{value:.2f}" for name, value in exponents.items())
+                or "no law of its price: too few sizes, or too far apart"
+            ),
+        ),
+        verdict(
+            "T is all the time that an inference takes",
+            whole,
+            "inference",
+            # Its own time is needed on top whatever the blocks: said, not judged.
+            None,
+            f"{whole['total_over_t']:.2f} T with the blocks of the study" if "total_over_t" in whole else "",
+        ),
+        verdict(
+            "T can be made as short as C allows",
+            mos,
+            "physical",
+            None,
+            "; ".join(_binding(kit) for kit in mos.get("kits", [])),
+        ),
+    ]
+
+
+def _sizes(size: Row) -> str:
+    """At what sizes of the family T was what, in words."""
+    rows = [row for row in size.get("rows", []) if row["family"] == "grid" and row["status"] == "passed"]
+    if not rows:
+        return "no run passed"
+    edges, times = [row["edges"] for row in rows], dict.fromkeys(format_si(row["t_total_s"], "s", 3) for row in rows)
+    return f"T = {', '.join(times)} from {min(edges)} to {max(edges)} edges"
+
+
+def _binding(kit: Row) -> str:
+    """What ends the speed in a kit, in words."""
+    knee = kit["knee"]
+    if knee is None:
+        return f"in {kit['pdk']} the slowest T tried misses"
+    by = BOUND_BY[knee["by"]]
+    over = f", {knee['over_next']:.3g} times the next limit" if knee["over_next"] is not None else ""
+    found = f"in {kit['pdk']} down to T = {format_si(knee['t_total_s'], 's', 3)}"
+    return f"{found}, where {by}{over}" if knee["bracketed"] else f"{found}; nothing faster was tried"

@@ -1,0 +1,1 @@
+"""Cells of a process: sized, characterised, calibrated, run."""

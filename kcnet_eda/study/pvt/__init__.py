@@ -1,0 +1,1 @@
+"""Process, supply, temperature, mismatch and noise: ``kcnet study pvt`` and ``mc``."""

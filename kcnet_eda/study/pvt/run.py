@@ -1,0 +1,390 @@
+"""``kcnet study pvt`` and ``kcnet study mc``: accuracy and yield over conditions and dies, by the fast engine."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcnet_eda import __version__
+from kcnet_eda.config import load_settings
+from kcnet_eda.dynamics.engine import evolve
+from kcnet_eda.errors import InvalidInputError, ToolFailedError
+from kcnet_eda.files import hold_folder, sha256_bytes, sha256_file, write_atomic
+from kcnet_eda.network.data import load_data
+from kcnet_eda.network.graph import labels
+from kcnet_eda.network.store import load_network, network_path
+from kcnet_eda.physical.pdk import Pdk, load_pdk
+from kcnet_eda.progress import NoProgress, Progress
+from kcnet_eda.study.campaign.failures import DIGITS, FOLDER, failures
+from kcnet_eda.study.campaign.farm import Farm, make_farm
+from kcnet_eda.study.campaign.ladder import ladder
+from kcnet_eda.study.campaign.run import Tally, Work, run_campaign
+from kcnet_eda.study.campaign.runs_table import RUNS_CSV, RUNS_PARQUET, write_runs
+from kcnet_eda.study.mos.export import calibrated_circuit, kit_scaling
+from kcnet_eda.study.pvt.conditions import grid, measured, nominal
+from kcnet_eda.study.pvt.dies import Dies, network_cells
+from kcnet_eda.study.pvt.mos import NOMINAL, draw_nominal, transistors
+from kcnet_eda.study.pvt.noise import NoiseRun, NoiseStudy, noise_on_worker, noise_record, run_noise
+from kcnet_eda.study.pvt.noise_spot import SpotChecks, SpotRun, spot_on_worker, spot_record
+from kcnet_eda.study.pvt.record import add_checks, calibration_text, make_record
+from kcnet_eda.study.pvt.remedies import (
+    Due,
+    Place,
+    Remedies,
+    Samples,
+    fitting,
+    remedies,
+    run_step,
+    samples_to_fit,
+    step_on_worker,
+)
+from kcnet_eda.study.pvt.repeat import Behavioral, Case, Level, draw_cases, judge
+from kcnet_eda.study.pvt.settings import PvtStudy
+from kcnet_eda.study.pvt.work import (
+    SOFTWARE_STEPS,
+    Block,
+    Outcome,
+    Repeat,
+    Shared,
+    block_on_worker,
+    case_on_worker,
+    run_block,
+)
+from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, REPORT, STORE, refuse_foreign, require_fit
+from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
+from kcnet_eda.tools.simulators import NGSPICE
+from kcnet_eda.units import format_si
+
+TABLE, CALIBRATION, SENSITIVITY = "conditions.csv", "calibration.json", "sensitivity.csv"
+BLOCK = 50  # dies of a row of the store
+_ENGINE = "die engine"
+_LEVELS = {
+    **dict.fromkeys(("block", "noise", "remedy"), "engine"),
+    **dict.fromkeys(("behavioral", "spot"), "behavioral"),
+    "mos": "mos",
+}
+
+
+def study_pvt(
+    config: Path,
+    out: Path,
+    *,
+    corners: Sequence[str] = (),
+    at_nominal: bool = False,
+    workers: int = 1,
+    scheduler: str | None = None,
+    cluster: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run the study file ``config`` (:class:`PvtStudy`); leave the run in the folder ``out`` and return its record
+    (``report.json``). An interrupted run goes on where it stopped.
+
+    It runs on this machine, in as many threads or processes as ``workers``; at the dask ``scheduler`` of an address; or
+    as jobs of the batch system ``cluster`` (slurm, lsf), as the file's ``cluster:`` says.
+
+    ``corners`` restricts the study's corners (globs); ``at_nominal`` replaces its grid by the kit's own condition.
+
+    Raises
+    ------
+    InvalidInputError
+        The study file or what it names cannot be used, or ``out`` is not a run folder.
+    KcnetError
+        Another process works in ``out``; the kit's models are not here; the simulator gave no result for a cell; or
+        the workers are lost.
+    """
+    progress = progress or NoProgress()
+    started = time.monotonic()
+    study = load_settings(config, PvtStudy)
+    kit = load_pdk(study.pdk)
+    source = network_path(study.network)
+    cells = network_cells(load_network(source))
+    data = load_data(study.data, study.data_dir, features=cells.network.inputs.size, seed=study.seed)
+    require_fit(data, cells.network)
+    data = data.head(study.samples)
+    if data.y is None:
+        raise InvalidInputError(f"data {data.name}", ["has no labels to be right about"], "Use labelled data.")
+    to_fit = samples_to_fit(study, data, cells.network)
+    x0, duration = cells.network.initial_state(data.x), cells.network.phases[0].duration
+    points = grid(study, kit, corners, at_nominal=at_nominal, full_scale=float(np.ptp(x0)), duration=duration)
+    farm = make_farm(study.cluster, workers, scheduler, cluster)
+    refuse_foreign(out)
+    with hold_folder(out), open_store(out / STORE) as store:
+        for stale in (REPORT, RECORD, OUTPUTS, TABLE, CALIBRATION, SENSITIVITY, RUNS_CSV, RUNS_PARQUET):
+            (out / stale).unlink(missing_ok=True)  # of an older run: it must not stand beside this one unfinished
+        found, home = measured(study, kit, points, progress), nominal(kit)
+        dies = Dies(cells, found.models, cells.units(found.rig.design), found.spread, study.seed, study.t_unit)
+        scaling = kit_scaling(kit, None, study.t_unit)
+        truth = evolve(cells.network, x0, steps=SOFTWARE_STEPS, dtype=np.float64, threads=1).v_end
+        shared = Shared(study, dies, points, scaling, x0, data.y, labels(cells.network, truth))
+        same = "\n".join([__version__, sha256_file(source), sha256_bytes(x0.tobytes() + data.y.tobytes())])
+        blocks = _plan(shared, same)
+        rows = [
+            PlannedRun(key, b.dies.start, "block", points[b.condition].name, f"{b.dies.start}-{b.dies.stop - 1}")
+            for key, b in blocks.items()
+        ]
+        noise, noise_runs = None, dict[str, NoiseRun]()
+        if study.noise is not None:
+            noise = NoiseStudy(shared, study.noise, kit, home, measured(study, kit, [home], progress).models[0])
+            noise_runs = {noise.key(run, same): run for run in noise.runs}
+            rows += [PlannedRun(key, 0, "noise", f"{home.name}, {r.name}", "nominal") for key, r in noise_runs.items()]
+        store.forget_plan()
+        store.plan_in_order(rows, _ENGINE, __version__, study.seed)
+        spot, spot_runs = None, dict[str, SpotRun]()
+        if noise is not None and noise.settings.spot_checks:
+            spot = SpotChecks(noise, NGSPICE.version())
+            spot_runs = {spot.key(run): run for run in spot.runs}
+            what = f"{home.name}, transient noise, C {format_si(spot.c, 'F')}"
+            rows = [PlannedRun(key, run.sample, "spot", what, "nominal") for key, run in spot_runs.items()]
+            store.plan_in_order(rows, NGSPICE.name, spot.simulator_version, study.seed)
+        whole = partial(run_block, shared, threads=farm.workers)  # a block's dies in threads, one block after the other
+        _run(blocks, shared, block_on_worker, lambda due: map(whole, due), store, farm, progress, "blocks of dies")
+        outcome = Outcome.zeros(len(points), study.dies)
+        for key, block in blocks.items():
+            outcome.put(block, _numbers(store, key))
+        record = make_record(shared, kit.name, outcome)
+        worst = record["summary"]["worst_index"]
+        right, lost, agree = outcome.arrays[:3].astype(np.int64)
+        arrays = {"right": right, "not_finite": lost, "agree": agree, "margin": outcome.margin}
+        cases = draw_cases(study.repeat, study.seed, worst, len(points), study.dies, len(data))
+        results = _repeat(shared, Behavioral(dies, points, scaling), cases, store, out, farm, progress)
+        arrays |= _of_cases("case", cases, results, cells.network.max_nodes)
+        check, check_mos = results.check, None
+        if study.repeat_mos:
+            level = transistors(dies, points, found.rig, study.models, scaling, progress)
+            cases = draw_nominal(study.repeat_mos, study.seed, worst, len(points), len(data))
+            results = _repeat(shared, level, cases, store, out, farm, progress)
+            arrays |= _of_cases("case_mos", cases, results, cells.network.max_nodes)
+            check_mos = results.check
+        record["noise"] = None
+        if noise is not None:
+            mos = calibrated_circuit(cells.network, found.rig, scaling, progress)
+            with ThreadPoolExecutor(farm.workers) as pool:
+                here = partial(pool.map, partial(run_noise, noise))
+                _run(noise_runs, noise, noise_on_worker, here, store, farm, progress, "noise against C")
+            record["noise"] = noise_record(noise, {run: store.result(key) for key, run in noise_runs.items()}, mos)
+            record["noise"]["spot"] = None
+        if spot is not None:
+            _in_ngspice(spot_runs, spot_on_worker, spot, store, out, farm, progress, "spot checks of noise in ngspice")
+            record["noise"]["spot"] = spot_record(spot, {run: store.result(key) for key, run in spot_runs.items()})
+        asked = any(samples is not None for samples in to_fit)
+        found_remedies = _remedies(shared, to_fit, kit, worst, same, store, farm, progress) if asked else None
+        write_runs(store, out, _LEVELS)
+        record["failures"] = failures(store.planned(), _LEVELS)
+    record["sensitivity"] = record["calibration"] = None
+    if found_remedies is not None:
+        record |= {"sensitivity": found_remedies.sensitivity, "calibration": found_remedies.calibration}
+        arrays |= found_remedies.arrays
+        if found_remedies.sensitivity is not None:
+            write_atomic(out / SENSITIVITY, _csv(found_remedies.sensitivity["edges"]))
+    add_checks(record, check, check_mos)
+    record["summary"]["wall_s"] = round(time.monotonic() - started, 3)
+    write_atomic(out / CALIBRATION, calibration_text(points, dies, home))
+    write_atomic(out / TABLE, _csv(record["conditions"]))
+    shutil.copyfile(source, out / NETWORK)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, allow_pickle=False, **arrays)
+    write_atomic(out / OUTPUTS, packed.getvalue())
+    write_atomic(out / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    return record
+
+
+def _remedies(
+    shared: Shared,
+    samples: tuple[Samples | None, Samples | None],
+    kit: Pdk,
+    worst: int,
+    same: str,
+    store: Store,
+    farm: Farm,
+    progress: Progress,
+) -> Remedies:
+    """What the study's ``sensitivity`` and ``calibration`` ask for, at the nominal condition and at the condition of
+    the ``worst`` of the study's points, without errors of writing and reading; ``same`` as in :func:`_plan`."""
+    home = Place(nominal(kit), measured(shared.study, kit, [nominal(kit)], progress).models[0])
+    of = fitting(shared, samples, home, Place(shared.points[worst].condition, shared.dies.models[worst]))
+    store.plan_in_order(list(of.planned(same).values()), _ENGINE, __version__, shared.study.seed)
+    whole = partial(run_step, of, threads=farm.workers)
+
+    def run(due: Sequence[Due], what: str) -> list[NDArray[np.float64]]:
+        items = {of.key(one.step, same): one for one in due}
+        _run(items, of, step_on_worker, lambda left: map(whole, left), store, farm, progress, what)
+        return [_numbers(store, key) for key in items]
+
+    return remedies(of, run)
+
+
+def _plan(shared: Shared, same: str) -> dict[str, Block]:
+    """Every block of dies at every point, by key. A key is the hash of all that determines the block's outcome, so
+    that an edited study takes over what still holds; ``same`` tells the network and the samples."""
+    study, dies = shared.study, shared.dies
+    words = [same, str(study.seed), repr(dies.spread), str(study.steps), repr(study.t_unit), repr(shared.scaling)]
+    words += [repr(dies.units.tolist()), repr([f.name for f in fields(Outcome)]), study.write_error_of]
+    found = {}
+    for number, (point, model) in enumerate(zip(shared.points, dies.models, strict=True)):
+        for start in range(0, study.dies, BLOCK):
+            block = range(start, min(start + BLOCK, study.dies))
+            # The point is in it: those that change nothing still are rows of their own.
+            key = sha256_bytes("\n".join([*words, repr(model), repr(block), repr(point)]).encode())
+            found[key] = Block(number, block)
+    return found
+
+
+def _run(
+    items: Mapping[str, Any],
+    shared: Any,
+    work: Work,
+    here: Callable[[Iterable[Any]], Iterable[Result]],
+    store: Store,
+    farm: Farm,
+    progress: Progress,
+    what: str,
+) -> None:
+    """Run those ``items`` of the engine that are not done: by ``work`` on a farm, on this machine by ``here``.
+
+    That is in threads of this process: the engine's compiled loops run beside each other there, share the samples, and
+    start at once, where a worker process would first load and compile them. The numbers are the same.
+
+    Raises
+    ------
+    ToolFailedError
+        A farm's worker did not bring an item back: no count is made without it.
+    """
+    due = {key: item for key, item in items.items() if not _done(store, key)}
+    with progress.stage(what, len(items)) as advance:
+        advance(len(items) - len(due))
+        tally = Tally(advance, len(due))
+
+        def done(key: str, result: Result) -> None:
+            store.finish(key, result)
+            tally(result)
+
+        if farm.local:
+            for key, result in zip(due, here(due.values()), strict=True):
+                done(key, result)
+            return
+        run_campaign(farm, work, shared, due, done)
+    failed = [result for result in map(store.result, due) if result.status is not Status.PASSED]
+    if failed:
+        raise ToolFailedError(f"{what}: {len(failed)} of {len(items)} failed; the first: {failed[0].message}")
+
+
+def _done(store: Store, key: str) -> bool:
+    """Whether a row passed and has its numbers; one whose numbers are lost is run again."""
+    result = store.result(key)
+    return result.status is Status.PASSED and result.v_end is not None
+
+
+def _numbers(store: Store, key: str) -> NDArray[np.float64]:
+    """What the engine found, of a row that is done."""
+    numbers = store.result(key).v_end
+    assert numbers is not None
+    return numbers
+
+
+@dataclass(frozen=True, eq=False)
+class _Repeated:
+    """Results of cases in their order, and how the engine compares with them; None: no case was asked for."""
+
+    results: list[Result]
+    check: dict[str, Any] | None
+
+
+def _repeat(
+    shared: Shared,
+    level: Level,
+    cases: Sequence[Case],
+    store: Store,
+    out: Path,
+    farm: Farm,
+    progress: Progress,
+) -> _Repeated:
+    """Repeat cases in ngspice at a level; those in the store that passed are not run again."""
+    if not cases:
+        return _Repeated([], None)
+    by_key = {_case_key(shared, level, case): case for case in cases}
+    names = [condition.name for condition in level.conditions]
+    rows = [
+        PlannedRun(key, c.sample, level.name, names[c.condition], "nominal" if c.die == NOMINAL else str(c.die))
+        for key, c in by_key.items()
+    ]
+    version = NGSPICE.version()
+    store.plan_in_order(rows, NGSPICE.name, version, shared.study.seed)
+    what = f"cases in ngspice, {level.name}"
+    _in_ngspice(by_key, case_on_worker, Repeat(shared, level, version), store, out, farm, progress, what)
+    results = [store.result(key) for key in by_key]
+    engine = [shared.engine(level, case, shared.study.steps) for case in cases]
+    return _Repeated(results, judge(level, shared.network.readout, engine, results))
+
+
+def _in_ngspice(
+    items: Mapping[str, Any],
+    work: Work,
+    shared: Any,
+    store: Store,
+    out: Path,
+    farm: Farm,
+    progress: Progress,
+    what: str,
+) -> None:
+    """Run those ``items`` in ngspice that are not done; decks and logs of what fails are left in ``out``."""
+    due = {key: item for key, item in items.items() if not _done(store, key)}
+    with progress.stage(what, len(items)) as advance:
+        advance(len(items) - len(due))
+        tally = Tally(advance, len(due))
+
+        def done(key: str, result: Result) -> None:
+            folder = out / FOLDER / key[:DIGITS]
+            shutil.rmtree(folder, ignore_errors=True)
+            for name, content in result.files.items():
+                write_atomic(folder / name, content)
+            store.finish(key, result)
+            tally(result)
+
+        run_campaign(farm, work, shared, due, done)
+
+
+def _case_key(shared: Shared, level: Level, case: Case) -> str:
+    """The hash of all that determines a case, its label and the ladder included."""
+    words = [level.key(case, shared.v0(case)), str(int(shared.y[case.sample])), repr(ladder(level.settings))]
+    return sha256_bytes("\n".join(words).encode())
+
+
+def _of_cases(name: str, cases: Sequence[Case], repeated: _Repeated, nodes: int) -> dict[str, NDArray[Any]]:
+    """The cases (condition, die, sample) [cases, 3] and ngspice's final states [cases, nodes]; NaN where it failed."""
+    v_end = np.full((len(cases), nodes), np.nan)
+    for i, result in enumerate(repeated.results):
+        if result.v_end is not None:
+            v_end[i] = result.v_end
+    of = np.array([(c.condition, c.die, c.sample) for c in cases], dtype=np.int64).reshape(-1, 3)
+    return {name: of, f"{name}_v_end": v_end}
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Conditions as CSV; an interval as two columns."""
+    text = io.StringIO()
+    flat = [
+        {
+            column: value
+            for name, of in row.items()
+            for column, value in (
+                [(f"{name}_low", of[0]), (f"{name}_high", of[1])] if isinstance(of, list) else [(name, of)]
+            )
+        }
+        for row in rows
+    ]
+    writer = csv.DictWriter(text, list(flat[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
