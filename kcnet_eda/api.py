@@ -48,7 +48,7 @@ __all__ = [
 #: Where the verbs that need nothing around them live. Each is loaded when it is first asked for: a verb does not wait
 #: for what only others use.
 _HOMES = {
-    "characterize": "study.characterize:characterize",
+    "characterize": "study.mos.characterize:characterize",
     "compile": "tools.openvaf:compile",
     "doctor": "tools.doctor:doctor",
     "import_": "study.import_network:import_network",
