@@ -305,7 +305,7 @@ def test_a_process_of_ones_own_needs_one_yaml_file_from_export_to_simulation(tmp
 
 def test_a_folder_that_is_somebodys_is_refused_before_any_work(tmp_path, monkeypatch):
     (tmp_path / "notes").write_text("mine")
-    for module, work in (("study.export_mos", "size_cells"), ("export.bundle", "solve_examples")):
+    for module, work in (("study.mos.export", "size_cells"), ("export.bundle", "solve_examples")):
         monkeypatch.setattr(f"kcnet_eda.{module}.{work}", lambda *_: pytest.fail("it worked first"))
     for level, pdk in (("mos", "generic180"), ("structural", None)):
         with pytest.raises(InvalidInputError, match="not a bundle that may be replaced"):
