@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,32 +149,13 @@ def study_latency(
     return record
 
 
-def study_pvt(
-    config: Path,
-    out: Path,
-    *,
-    corners: Sequence[str] = (),
-    at_nominal: bool = False,
-    workers: int = 1,
-    scheduler: str | None = None,
-    cluster: str | None = None,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
+def study_pvt(config: Path, out: Path, **options: Any) -> dict[str, Any]:
     """:func:`kcnet_eda.study.pvt.run.study_pvt` (``kcnet study pvt``; ``kcnet study mc`` with ``at_nominal``), and
     the run's ``report.html``. Returns the record."""
     from kcnet_eda.report.write import report
     from kcnet_eda.study.pvt.run import study_pvt as run_study
 
-    record = run_study(
-        config,
-        out,
-        corners=corners,
-        at_nominal=at_nominal,
-        workers=workers,
-        scheduler=scheduler,
-        cluster=cluster,
-        progress=progress,
-    )
+    record = run_study(config, out, **options)
     report(out)
     return record
 

@@ -59,7 +59,7 @@ class Units(Settings):
     def of(self, theta1: Tensor, theta2: Tensor) -> Tensor:
         """The units of each cell, [E]; a whole number, which no gradient sees."""
         need = torch.maximum(theta1.detach().abs() / self.slope_per_unit, theta2.detach() / self.offset_per_unit)
-        return torch.ceil(need - 1e-9).clamp(min=1)  # θ1 = 1/2 is three units of 1/6, whatever the rounding
+        return torch.ceil(need - 1e-9).clamp(min=1)  # a θ1 of whole units is no unit more
 
 
 class Cell(Settings):

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from kcnet_eda.export.pdk_deck import resistor_line, transistor_line
 from kcnet_eda.export.render import render
-from kcnet_eda.physical.cell_design import BOX, CellDesign, Geometry
+from kcnet_eda.physical.cell_design import CellDesign, Geometry
 from kcnet_eda.physical.cell_kind import Sizes
+from kcnet_eda.physical.mos_cell import full_scale
 from kcnet_eda.physical.pdk import DeviceKind, Pdk
 from kcnet_eda.physical.tanh_cell import TanhSizes, draw_tanh
 
@@ -124,7 +127,7 @@ def clamp_size(pdk: Pdk, design: CellDesign, theta: Sequence[float], mk: int) ->
     """The clamp of a cell of these (θ1, θ2) with ``mk`` units of mirror: at the turn-on point it and the mirror carry
     the root of the product of their widths, which is to go as the full scale. One clamp for all sizes would round small
     cells' corners and wake large ones late."""
-    scale = (2 * BOX * abs(theta[0]) + theta[1]) / design.full_scale_per_mirror
+    scale = float(full_scale(np.array(theta[0]), np.array(theta[1]))) / design.full_scale_per_mirror
     span, along = pdk.devices.pmos.width, pdk.devices.pmos.length
     width = design.clamp.w * scale**2 / mk
     longer = max(1.0, span.min / width)  # where it cannot be as narrow

@@ -1,8 +1,8 @@
-"""The software truth of samples, solved once and kept in the run's store."""
+"""Final states of samples by software, solved once and kept in the run's store: the truth among them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,22 +14,36 @@ from kcnet_eda.study.store import Store
 
 Floats = NDArray[np.float64]
 
+#: Takes rows of the initial states that are asked for, and their final states.
+Done = Callable[[NDArray[np.int64], Floats], None]
+
 
 def reference_states(
     store: Store, keys: Sequence[str], network: Network, x0: Floats, jobs: int, progress: Progress
 ) -> Floats:
     """Reference final states [n, nodes] of ``x0`` [n, nodes], of which the store knows each by its key; those in the
     store are not solved again."""
-    due = np.flatnonzero([store.reference(key) is None for key in keys])
     with progress.stage("software reference", len(keys)) as advance:
-        advance(len(keys) - len(due))
+        return kept_states(store, keys, x0, lambda v0, done: final_states(network, v0, jobs, done), advance)
 
-        def finished(rows: NDArray[np.int64], v_end: Floats) -> None:
-            for row, v in zip(due[rows], v_end, strict=True):
-                store.keep_reference(keys[row], v)
-            advance(len(rows))
 
-        if due.size:
-            final_states(network, x0[due], jobs, finished)
-    found = [store.reference(key) for key in keys]
-    return np.stack([v for v in found if v is not None])
+def kept_states(
+    store: Store,
+    keys: Sequence[str],
+    x0: Floats,
+    solve: Callable[[Floats, Done], object],
+    advance: Callable[[int], object] = lambda n: None,
+) -> Floats:
+    """Final states [n, nodes] of ``x0`` [n, nodes], of which the store knows each by its key; ``solve`` is asked for
+    those that it does not know, and tells of pieces as they end."""
+    due = np.flatnonzero([store.reference(key) is None for key in keys])
+    advance(len(keys) - len(due))
+
+    def done(rows: NDArray[np.int64], v_end: Floats) -> None:
+        for row, v in zip(due[rows], v_end, strict=True):
+            store.keep_reference(keys[row], v)
+        advance(len(rows))
+
+    if due.size:
+        solve(x0[due], done)
+    return np.stack([v for v in map(store.reference, keys) if v is not None])

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from kcnet_eda.files import hold_folder, sha256_bytes, write_atomic
 from kcnet_eda.network.data import DataSet, load_data
 from kcnet_eda.network.graph import Network, labels
 from kcnet_eda.network.store import load_network, network_path
-from kcnet_eda.progress import NoProgress, Progress
+from kcnet_eda.progress import Advance, NoProgress, Progress
 from kcnet_eda.study.batch import Job, run_jobs
 from kcnet_eda.study.engine_run import ENGINE, run_in_engine
 from kcnet_eda.study.generative import generates
@@ -116,7 +116,7 @@ def simulate(
         plan = make_plan(bundle, chosen, dataset, seed or 0, gated)
         rows = (PlannedRun(job.key, job.sample, variant) for job, variant in plan.runs)
         store.plan(rows, plan.simulator_name, plan.simulator_version, plan.seed)
-        reused = len(plan.runs) - len(_due(plan, store))
+        reused = len(plan.runs) - len(_due([job for job, _ in plan.runs], store))
         main, check = _run_circuit(plan, store, out, jobs, timeout_s, progress)
         v_ref = reference_states(store, plan.reference_keys, plan.bundle.network, plan.x0, jobs, progress)
         changed: dict[str, Any] | None = None
@@ -188,32 +188,37 @@ def _at(bundle: Bundle, error: float | None) -> Bundle:
     return replace(bundle, settings=settings)
 
 
-def _due(plan: Plan, store: Store) -> list[Job]:
-    """The runs still to do. One that failed before is tried again: what failed it may be mended."""
-    return [job for job, _ in plan.runs if store.result(job.key).status is not Status.PASSED]
+def _due(jobs: Iterable[Job], store: Store) -> list[Job]:
+    """Those still to do. One that failed before is tried again: what failed it may be mended."""
+    return [job for job in jobs if store.result(job.key).status is not Status.PASSED]
 
 
 def _run_circuit(
     plan: Plan, store: Store, out: Path, workers: int, timeout_s: float, progress: Progress
 ) -> tuple[list[Result], dict[int, Result]]:
     """Results of every sample, and of the samples repeated at half the step (by position)."""
-    due = _due(plan, store)
+    due = _due([job for job, _ in plan.runs], store)
     if due:
         for stale in (REPORT, RECORD, OUTPUTS):  # an older run's report must not stand beside a newer run's failure
             (out / stale).unlink(missing_ok=True)
         what, run = _runner(plan, due, out / "work", workers, timeout_s)
         with progress.stage(what, len(plan.runs)) as advance:
             advance(len(plan.runs) - len(due))
-
-            def finished(key: str, result: Result) -> None:
-                store.finish(key, result)
-                advance(1)
-
-            run(finished)
+            run(_keeper(store, advance))
     results = [store.result(job.key) for job in plan.main]
     if not any(r.status is Status.PASSED for r in results):
         raise ToolFailedError(f"none of the {len(results)} runs passed; the first: {results[0].message}")
     return results, {i: store.result(job.key) for i, job in plan.half_step.items()}
+
+
+def _keeper(store: Store, advance: Advance) -> Callable[[str, Result], None]:
+    """Takes results as they come: into the store, and onto the bar."""
+
+    def finished(key: str, result: Result) -> None:
+        store.finish(key, result)
+        advance(1)
+
+    return finished
 
 
 def _runner(
@@ -260,16 +265,11 @@ def _show_changed(
             again[i] = replace(plan.main[i], key=key, keep_waveform=True)
     rows = [PlannedRun(job.key, job.sample, "waveform") for job in again.values()]
     store.plan(rows, plan.simulator_name, plan.simulator_version, plan.seed)
-    due = [job for job in again.values() if store.result(job.key).status is not Status.PASSED]
+    due = _due(again.values(), store)
     if due:
         _, run = _runner(plan, due, out / "work_changed", workers, timeout_s)
         with progress.stage("waveforms of changed labels", len(due)) as advance:
-
-            def finished(key: str, result: Result) -> None:
-                store.finish(key, result)
-                advance(1)
-
-            run(finished)
+            run(_keeper(store, advance))
     found = [{"position": i, "sample": plan.sample(i), "key": again.get(i, plan.main[i]).key} for i in shown]
     results = {i: store.result(job.key) for i, job in again.items()}
     return {"count": len(changed), "shown": found}, results

@@ -19,6 +19,7 @@ from kcnet_eda.lowering.as_edges import as_edges
 from kcnet_eda.network.graph import Network
 from kcnet_eda.network.store import dump_network
 from kcnet_eda.progress import Progress
+from kcnet_eda.study.references import kept_states
 from kcnet_eda.study.store import Store
 
 Floats = NDArray[np.float64]
@@ -104,8 +105,4 @@ def _kept(store: Store, how: str, network: Network, x0: Floats, solve: Callable[
     """States as of ``solve``, of which the store keeps each under the hash of all that determines it."""
     same = sha256_bytes(dump_network(network) + how.encode())
     keys = [sha256_bytes(same.encode() + x.tobytes()) for x in x0]
-    due = np.flatnonzero([store.reference(key) is None for key in keys])
-    if due.size:
-        for row, v in zip(due, solve(x0[due]), strict=True):
-            store.keep_reference(keys[row], v)
-    return np.stack([v for v in map(store.reference, keys) if v is not None])
+    return kept_states(store, keys, x0, lambda v0, done: done(np.arange(len(v0)), solve(v0)))

@@ -22,7 +22,7 @@ from kcnet_eda.physical.condition import Condition
 from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.pdk import Pdk
 from kcnet_eda.physical.scaling import Scaling
-from kcnet_eda.physical.thermal import ktc_noise
+from kcnet_eda.physical.thermal import kit_noise, ktc_noise
 from kcnet_eda.study.accuracy import wilson
 from kcnet_eda.study.mos.export import kit_scaling
 from kcnet_eda.study.pvt.dies import Dies
@@ -85,6 +85,10 @@ class NoiseStudy:
             found.append(NoiseRun("lag", s.c, s.t_unit, None))
         return found
 
+    def drawn(self, c: float) -> tuple[float, WhiteNoise]:
+        """kT/C of ``c`` [F] in V_u, and the white noise of the edges."""
+        return kit_noise(self.kit, c, self.home.temperature, self.settings.excess, self.settings.mirrors)
+
     def key(self, run: NoiseRun, data: str) -> str:
         """The hash of all that determines a run; ``data`` tells the network and the samples."""
         s, dies = self.settings, self.shared.dies
@@ -95,14 +99,10 @@ class NoiseStudy:
 
 def run_noise(noise: NoiseStudy, run: NoiseRun) -> Result:
     """How many samples are right, of how many: ``v_end`` [2]."""
-    begun, shared, settings, kit = time.monotonic(), noise.shared, noise.settings, noise.kit
-    drawn = None
-    if run.draw is not None and run.c is not None:
-        sigma = ktc_noise(run.c, noise.home.temperature) / kit.operating.v0
-        mirror = settings.mirrors * kit.operating.gm_id.mirror * kit.operating.v0
-        drawn = (sigma, WhiteNoise(settings.excess * sigma**2, mirror), run.draw)
+    begun, shared = time.monotonic(), noise.shared
+    drawn = None if run.draw is None or run.c is None else (*noise.drawn(run.c), run.draw)
     dies = replace(shared.dies, models=(noise.model,), t_unit=run.t_unit)
-    counts = np.array([count_right(dies, shared, settings.steps, drawn), len(shared.y)], dtype=float)
+    counts = np.array([count_right(dies, shared, noise.settings.steps, drawn), len(shared.y)], dtype=float)
     return Result(Status.PASSED, "", time.monotonic() - begun, 0, counts)
 
 

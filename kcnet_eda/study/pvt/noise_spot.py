@@ -8,8 +8,6 @@ the variance, whatever both have in common.
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,28 +19,23 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from kcnet_eda.dynamics.noise import WhiteNoise, evolve_noisy
-from kcnet_eda.errors import KcnetError
 from kcnet_eda.export.calibrated import MODULE, NOISE, CalibratedDie, DrawnNoise, render_die
 from kcnet_eda.export.testbench import ORDERS, SolverSettings, Window
-from kcnet_eda.files import resource_dir, sha256_bytes, sha256_file
+from kcnet_eda.files import sha256_bytes
 from kcnet_eda.physical.scaling import Scaling
-from kcnet_eda.physical.thermal import ktc_noise
-from kcnet_eda.study.batch import status_of
 from kcnet_eda.study.campaign.ladder import climb, ladder
 from kcnet_eda.study.mos.export import kit_scaling
 from kcnet_eda.study.pvt.dies import Dies
 from kcnet_eda.study.pvt.mos import NOMINAL
 from kcnet_eda.study.pvt.noise import NoiseStudy
-from kcnet_eda.study.pvt.repeat import require_planned
+from kcnet_eda.study.pvt.repeat import run_die, tools_of
 from kcnet_eda.study.pvt.work import require_version
-from kcnet_eda.study.store import Result, Status
-from kcnet_eda.tools.locate import find_openvaf
-from kcnet_eda.tools.openvaf import compile_file, version, with_includes
-from kcnet_eda.tools.rawfile import read_transient
-from kcnet_eda.tools.simulators import NGSPICE, explain
+from kcnet_eda.study.store import Result
+from kcnet_eda.tools.simulators import NGSPICE
 
 Floats = NDArray[np.float64]
 
+_MODULES = (MODULE, NOISE)
 _SETTINGS = SolverSettings(1e-3, 200, ORDERS[NGSPICE.name])
 _POINTS = 400  # of a noise source over T: lines between them take a share of 0.5/_POINTS times T over a node's own time
 _DRAWS = 200  # of the engine for each sample
@@ -93,14 +86,9 @@ class SpotChecks:
         return _SETTINGS
 
     @property
-    def _sigma(self) -> float:
-        """kT/C in V_u."""
-        return ktc_noise(self.c, self.noise.home.temperature) / self.noise.kit.operating.v0
-
-    @property
-    def _mirror(self) -> float:
-        kit = self.noise.kit
-        return self.noise.settings.mirrors * kit.operating.gm_id.mirror * kit.operating.v0
+    def _drawn(self) -> tuple[float, WhiteNoise]:
+        """kT/C in V_u, and the edges' noise."""
+        return self.noise.drawn(self.c)
 
     def _rng(self, *words: int) -> np.random.Generator:
         seed = self.noise.shared.dies.seed
@@ -112,18 +100,18 @@ class SpotChecks:
 
     @cached_property
     def _tools(self) -> str:
-        files = [file for module in (MODULE, NOISE) for file in with_includes(_source(module))]
-        return "\n".join([*map(sha256_file, files), version(find_openvaf()), self.simulator_version])
+        return tools_of(_MODULES, self.simulator_version)
 
     def deck(self, run: SpotRun, settings: SolverSettings) -> tuple[str, Window, Floats]:
         """The deck of a run, what it covers, and its initial state [nodes] in model units."""
         dies, scaling, home = self._dies, self.scaling, self.noise.home
+        sigma, white = self._drawn
         rng = self._rng(_SPICE, run.sample, run.twin)
         x0 = self.noise.shared.x0[run.sample]
         written = rng.standard_normal(x0.size)
         written[0] = 0.0  # ground is held
         drawn = DrawnNoise(
-            rng.standard_normal((_POINTS + 1, dies.units.size)), self.noise.settings.excess, self._mirror
+            rng.standard_normal((_POINTS + 1, dies.units.size)), self.noise.settings.excess, white.mirror
         )
         model = replace(self.noise.model, lag=self.noise.model.lag / dies.t_unit * scaling.t_unit)
         normals = np.zeros((3, dies.units.size))
@@ -131,7 +119,7 @@ class SpotChecks:
             *(dies.cells.network, dies.cells.ends, dies.nominal(0), dies.units, model, None, normals, NOMINAL),
             home.temperature,
         )
-        v0 = x0 + self._sigma * written
+        v0 = x0 + sigma * written
         text, window = render_die(die, scaling, settings, v0, "die", drawn)
         return text, window, v0
 
@@ -142,24 +130,8 @@ class SpotChecks:
 
     def attempt(self, run: SpotRun, settings: SolverSettings, folder: Path) -> Result:
         """A run in ngspice: its final state in model units. Deck and log stay in the new ``folder``."""
-        started = time.monotonic()
-        folder.mkdir(parents=True)
         text, window, v0 = self.deck(run, settings)
-        scaling = self.scaling
-        try:
-            for module in (MODULE, NOISE):
-                shutil.copyfile(compile_file(_source(module)), folder / f"{module}.osdi")
-            deck, raw = folder / f"die{NGSPICE.suffix}", folder / "die.raw"
-            deck.write_text(text)
-            done = NGSPICE.run(deck, folder / "die.log", self.noise.shared.study.timeout_s)
-            if not raw.exists():
-                raise explain(done)
-            waves = read_transient(raw, window.nets, window.t_end)
-            require_planned(waves, window, scaling.v_cm + scaling.v_unit * v0[1:], raw)
-        except KcnetError as error:
-            return Result(status_of(error), str(error), time.monotonic() - started)
-        v_end = np.append(0.0, (waves.values[-1] - scaling.v_cm) / scaling.v_unit)
-        return Result(Status.PASSED, "", time.monotonic() - started, done.peak_kib, v_end)
+        return run_die((text, window), _MODULES, self.scaling, v0, folder, self.noise.shared.study.timeout_s)
 
     def engine_variance(self, sample: int) -> Floats:
         """Variance [outputs] of the final outputs of a sample by the fast engine, V_u²."""
@@ -168,10 +140,10 @@ class SpotChecks:
         x0 = np.tile(self.noise.shared.x0[sample], (_DRAWS, 1))
         written = rng.standard_normal(x0.shape)
         written[:, 0] = 0.0
-        white = WhiteNoise(settings.excess * self._sigma**2, self._mirror)
+        sigma, white = self._drawn
         duration = network.phases[0].duration
         v = evolve_noisy(
-            dies.cells.ends, dies.nominal(0), x0 + self._sigma * written, duration, white, rng, steps=settings.steps
+            dies.cells.ends, dies.nominal(0), x0 + sigma * written, duration, white, rng, steps=settings.steps
         )
         return np.asarray(v[network.readout].astype(np.float64).var(axis=1, ddof=1))
 
@@ -234,7 +206,3 @@ def spread_ratio(mean_squares: Floats, of_engine: Floats) -> tuple[float, float,
     error = float((mean_squares - ratio * of_engine).std(ddof=1) / np.sqrt(n) / of_engine.mean())
     reach = float(student.ppf((1 + _LEVEL) / 2, n - 1)) * error
     return float(np.sqrt(ratio)), float(np.sqrt(max(0.0, ratio - reach))), float(np.sqrt(ratio + reach))
-
-
-def _source(module: str) -> Path:
-    return resource_dir("veriloga") / f"{module}.va"

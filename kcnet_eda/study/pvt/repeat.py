@@ -120,8 +120,7 @@ class Behavioral:
 
     @cached_property
     def _tools(self) -> str:
-        device = [sha256_file(file) for file in with_includes(_source())]
-        return "\n".join([*device, version(find_openvaf()), NGSPICE.version()])
+        return tools_of((MODULE,), NGSPICE.version())
 
     def _deck(self, case: Case, v0: Floats, settings: SolverSettings) -> tuple[str, Window]:
         d, at = self.dies, case.condition
@@ -144,30 +143,44 @@ class Behavioral:
 
     def run(self, case: Case, v0: Floats, settings: SolverSettings, folder: Path, timeout_s: float) -> Result:
         """One sample in ngspice."""
-        started = time.monotonic()
-        folder.mkdir(parents=True)
-        text, window = self._deck(case, v0, settings)
-        try:
-            shutil.copyfile(compile_file(_source()), folder / f"{MODULE}.osdi")
-            deck = folder / f"die{NGSPICE.suffix}"
-            deck.write_text(text)
-            done = NGSPICE.run(deck, folder / "die.log", timeout_s)
-            raw = folder / "die.raw"
-            if not raw.exists():
-                raise explain(done)
-            waves = read_transient(raw, window.nets, window.t_end)
-            require_planned(waves, window, self.scaling.v_cm + self.scaling.v_unit * v0[1:], raw)
-        except KcnetError as error:
-            return Result(status_of(error), str(error), time.monotonic() - started)
-        v_end = np.append(0.0, (waves.values[-1] - self.scaling.v_cm) / self.scaling.v_unit)
-        return Result(Status.PASSED, "", time.monotonic() - started, done.peak_kib, v_end)
+        return run_die(self._deck(case, v0, settings), (MODULE,), self.scaling, v0, folder, timeout_s)
 
 
-def _source() -> Path:
-    return resource_dir("veriloga") / f"{MODULE}.va"
+def tools_of(modules: Sequence[str], simulator_version: str) -> str:
+    """What a deck of the Verilog-A ``modules`` is run with: hashes of their files, compiler and simulator."""
+    files = [file for module in modules for file in with_includes(_source(module))]
+    return "\n".join([*map(sha256_file, files), version(find_openvaf()), simulator_version])
 
 
-def require_planned(waves: Waveforms, window: Window, start: NDArray[np.float64], path: Path) -> None:
+def run_die(
+    deck: tuple[str, Window], modules: Sequence[str], scaling: Scaling, v0: Floats, folder: Path, timeout_s: float
+) -> Result:
+    """A ``deck`` of :func:`kcnet_eda.export.calibrated.render_die`, whose output is ``die``, in ngspice from ``v0``
+    [nodes]: its final state in model units. Deck and log stay in the new ``folder``."""
+    started = time.monotonic()
+    folder.mkdir(parents=True)
+    text, window = deck
+    try:
+        for module in modules:
+            shutil.copyfile(compile_file(_source(module)), folder / f"{module}.osdi")
+        file, raw = folder / f"die{NGSPICE.suffix}", folder / "die.raw"
+        file.write_text(text)
+        done = NGSPICE.run(file, folder / "die.log", timeout_s)
+        if not raw.exists():
+            raise explain(done)
+        waves = read_transient(raw, window.nets, window.t_end)
+        _require_planned(waves, window, scaling.v_cm + scaling.v_unit * v0[1:], raw)
+    except KcnetError as error:
+        return Result(status_of(error), str(error), time.monotonic() - started)
+    v_end = np.append(0.0, (waves.values[-1] - scaling.v_cm) / scaling.v_unit)
+    return Result(Status.PASSED, "", time.monotonic() - started, done.peak_kib, v_end)
+
+
+def _source(module: str) -> Path:
+    return resource_dir("veriloga") / f"{module}.va"
+
+
+def _require_planned(waves: Waveforms, window: Window, start: NDArray[np.float64], path: Path) -> None:
     """Hold waveforms to what was planned: no step longer than asked for, and a beginning at ``start`` [nets], volts.
 
     ngspice writes no point at t = 0; its first lies a small step after it. Over so short a time the rate of a node is

@@ -25,7 +25,7 @@ from kcnet_eda.files import hold_folder, sha256_bytes, sha256_file, write_atomic
 from kcnet_eda.network.data import load_data
 from kcnet_eda.network.graph import labels
 from kcnet_eda.network.store import load_network, network_path
-from kcnet_eda.physical.pdk import Pdk, load_pdk
+from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.campaign.failures import DIGITS, FOLDER, failures
 from kcnet_eda.study.campaign.farm import Farm, make_farm
@@ -41,9 +41,9 @@ from kcnet_eda.study.pvt.noise_spot import SpotChecks, SpotRun, spot_on_worker, 
 from kcnet_eda.study.pvt.record import add_checks, calibration_text, make_record
 from kcnet_eda.study.pvt.remedies import (
     Due,
+    Fitting,
     Place,
     Remedies,
-    Samples,
     fitting,
     remedies,
     run_step,
@@ -134,9 +134,11 @@ def study_pvt(
             PlannedRun(key, b.dies.start, "block", points[b.condition].name, f"{b.dies.start}-{b.dies.stop - 1}")
             for key, b in blocks.items()
         ]
+        asked = any(samples is not None for samples in to_fit)
+        at_home = measured(study, kit, [home], progress).models[0] if asked or study.noise is not None else None
         noise, noise_runs = None, dict[str, NoiseRun]()
-        if study.noise is not None:
-            noise = NoiseStudy(shared, study.noise, kit, home, measured(study, kit, [home], progress).models[0])
+        if study.noise is not None and at_home is not None:
+            noise = NoiseStudy(shared, study.noise, kit, home, at_home)
             noise_runs = {noise.key(run, same): run for run in noise.runs}
             rows += [PlannedRun(key, 0, "noise", f"{home.name}, {r.name}", "nominal") for key, r in noise_runs.items()]
         store.forget_plan()
@@ -178,8 +180,12 @@ def study_pvt(
         if spot is not None:
             _in_ngspice(spot_runs, spot_on_worker, spot, store, out, farm, progress, "spot checks of noise in ngspice")
             record["noise"]["spot"] = spot_record(spot, {run: store.result(key) for key, run in spot_runs.items()})
-        asked = any(samples is not None for samples in to_fit)
-        found_remedies = _remedies(shared, to_fit, kit, worst, same, store, farm, progress) if asked else None
+        found_remedies = None
+        if asked and at_home is not None:
+            of = fitting(
+                shared, to_fit, Place(home, at_home), Place(points[worst].condition, shared.dies.models[worst])
+            )
+            found_remedies = _remedies(of, same, store, farm, progress)
         write_runs(store, out, _LEVELS)
         record["failures"] = failures(store.planned(), _LEVELS)
     record["sensitivity"] = record["calibration"] = None
@@ -200,21 +206,10 @@ def study_pvt(
     return record
 
 
-def _remedies(
-    shared: Shared,
-    samples: tuple[Samples | None, Samples | None],
-    kit: Pdk,
-    worst: int,
-    same: str,
-    store: Store,
-    farm: Farm,
-    progress: Progress,
-) -> Remedies:
-    """What the study's ``sensitivity`` and ``calibration`` ask for, at the nominal condition and at the condition of
-    the ``worst`` of the study's points, without errors of writing and reading; ``same`` as in :func:`_plan`."""
-    home = Place(nominal(kit), measured(shared.study, kit, [nominal(kit)], progress).models[0])
-    of = fitting(shared, samples, home, Place(shared.points[worst].condition, shared.dies.models[worst]))
-    store.plan_in_order(list(of.planned(same).values()), _ENGINE, __version__, shared.study.seed)
+def _remedies(of: Fitting, same: str, store: Store, farm: Farm, progress: Progress) -> Remedies:
+    """What the study's ``sensitivity`` and ``calibration`` ask for, without errors of writing and reading; ``same`` as
+    in :func:`_plan`."""
+    store.plan_in_order(list(of.planned(same).values()), _ENGINE, __version__, of.shared.study.seed)
     whole = partial(run_step, of, threads=farm.workers)
 
     def run(due: Sequence[Due], what: str) -> list[NDArray[np.float64]]:
