@@ -42,6 +42,7 @@ from kcnet_eda.tools.pdk import prepare
 Floats = NDArray[np.float64]
 
 T_UNIT = 300e-9
+TIMEOUT_S = 120.0
 LAGS = (0.0, 2e-9, 6e-9, 12e-9)
 CORNERS = ("tt", "ff", "ss", "fs", "sf")
 
@@ -124,6 +125,14 @@ def steps(kit: Pdk, rig: Rig) -> None:
         print(f"  {n}: {same} of {label.size} labels, voltages within {off:.1e} of the range")
 
 
+def of_ngspice(level: Behavioral, case: Case, x0: np.ndarray, folder: Path) -> np.ndarray:
+    """Where ngspice ends; a run that fails ends the benchmark."""
+    result = level.run(case, x0, level.settings, folder, TIMEOUT_S)
+    if result.v_end is None:
+        raise SystemExit(result.message)
+    return result.v_end
+
+
 def lag(kit: Pdk, rig: Rig, digits: int) -> None:
     """Differences from ngspice of three treatments of the lag."""
     home = calibrate(rig, *model_classes(rig.design))
@@ -144,7 +153,7 @@ def lag(kit: Pdk, rig: Rig, digits: int) -> None:
         without = dies.evolve(replace(edges, lag=0.0), x0, 15, 1)[0].T
         late = np.array([delayed(edges, cells.ends, x) for x in x0])
         with tempfile.TemporaryDirectory() as folder:
-            ends = np.array([level.run(Case(0, 0, i), x, Path(folder) / "run").v_end for i, x in enumerate(x0)])
+            ends = np.array([of_ngspice(level, Case(0, 0, i), x, Path(folder) / str(i)) for i, x in enumerate(x0)])
         miss = [float(np.abs(v - ends).max() / np.ptp(ends)) for v in (found, late, without)]
         print(f"  {1e9 * seconds:g} ns: {miss[0]:.1e}, {miss[1]:.1e}, {miss[2]:.1e}")
     many, begun = dies.edges(0, range(20)), time.monotonic()

@@ -1,12 +1,13 @@
 """What the MOS edge cell does in ngspice with the foundries' own models, against what was asked of it.
 
-    python benchmarks/mos_cell.py [--pdk gf180mcu --pdk ihp-sg13g2] [--edges 200] [--networks 20]
+    python benchmarks/mos_cell.py [--pdk gf180mcu --pdk ihp-sg13g2] [--edges 200] [--networks 20] [--trim 64]
         [--edge-seed 20261401] [--seed 20261430] [--json OUT.json] [--plot OUT.html]
 
 Random edges: θ uniform in the stated range, each calibrated and then measured over the whole box of node voltages.
 Random networks: 3 to 8 nodes, their edges calibrated likewise, the largest node error over 2·T_u against the ideal law.
 Beside each network's error stands what the network itself makes of errors of its edges (``amplification``), in the
-ideal law: some multiply them so much that no circuit of edges as good as asked for would follow them.
+ideal law: some multiply them so much that no circuit of edges as good as asked for would follow them. Then each network
+is trimmed, as ``kcnet export --trim`` does, by runs from other initial voltages than the one that it is judged by.
 Seeds are written here; those that are taken if none is given were not used while the cell was made. Edges of seeds
 20240611, 20261201 and 20261301 and networks of 20240612, 20261124 to 20261127, 20261130 and 20261330 were, for its
 well, clamp, lead, sink and trickle.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ from kcnet_eda.study.mos.export import buildable, calibrated
 from kcnet_eda.study.mos.rig import Bench, Rig
 from kcnet_eda.study.mos.run import mos_deck, run_in_transistors
 from kcnet_eda.study.mos.sizing import size_cells
+from kcnet_eda.study.mos.trim import trimmed
 from kcnet_eda.tools.pdk import prepare
 from kcnet_eda.tools.simulators import NGSPICE
 
@@ -137,6 +140,16 @@ def random_network(rng: np.random.Generator, nodes: int, limits: CellLimits, num
             return net
 
 
+def other_starts(net: Network, seed: int, n: int) -> np.ndarray:
+    """Initial states [n, nodes] besides the network's own, drawn as that was."""
+    rng, found = np.random.default_rng(seed), []
+    while len(found) < n:
+        x0 = net.initial_state(rng.uniform(-1, 1, net.inputs.size))[0]
+        if np.abs(trajectory(net, x0, np.linspace(0, 2, 101))).max() <= BOX:
+            found.append(x0)
+    return np.array(found)
+
+
 def amplification(net: Network, seed: int) -> float:
     """Largest node error over the run in the ideal law, V_u, for 1 % of full scale of error in each edge: the median of
     :data:`DRAWS` draws, θ2 off by a normal share of the full scale and θ1 by another at the box's edge."""
@@ -155,27 +168,34 @@ def amplification(net: Network, seed: int) -> float:
     return float(np.median(found)) / (100 * DRAWN_ERROR)
 
 
-def run_network(rig: Rig, net: Network, t_unit: float) -> float:
-    """The largest node error over the run, model units; NaN where the cells alone have more capacitance than C."""
+def in_transistors(rig: Rig, net: Network, t_unit: float) -> MosCircuit:
+    """The network in calibrated cells."""
     design = rig.design
     c = t_unit * design.i_unit / design.v_unit
     circuit = build_circuit(
         net, resolve(c=c, v_unit=design.v_unit, i_unit=design.i_unit, v_cm=design.v_cm), (), None, "mos"
     )
-    mos = MosCircuit(circuit, rig.pdk, design, calibrated(rig, buildable(net, rig.pdk)), rig.direct)
+    return MosCircuit(circuit, rig.pdk, design, calibrated(rig, buildable(net, rig.pdk)), rig.direct)
+
+
+def solver(net: Network) -> SolverSettings:
+    """What a network is simulated with."""
+    return SolverSettings(1e-4, round(STEPS * net.duration), ORDERS["ngspice"], adaptive=True)
+
+
+def run_network(rig: Rig, net: Network, mos: MosCircuit) -> float:
+    """The largest node error over the run, model units; NaN where the cells alone have more capacitance than C."""
     if mos.capacitance_problems():
         return float("nan")
-    settings = SolverSettings(1e-4, round(STEPS * net.duration), ORDERS["ngspice"], adaptive=True)
     x0 = net.initial_state(net.examples)[0]
-    run = run_in_transistors(rig, mos_deck(rig, mos, settings, x0), TIMEOUT_S)
+    run = run_in_transistors(rig, mos_deck(rig, mos, solver(net), x0), TIMEOUT_S)
     ideal = trajectory(net, x0, np.minimum(run.tau, net.duration))[:, 1:]
     return float(np.abs(run.v - ideal).max())
 
 
-def networks(rig: Rig, n: int, seed: int) -> dict[str, Any]:
-    """Random networks at several speeds."""
-    rng = np.random.default_rng(seed)
-    nets = [random_network(rng, 3 + i % 6, rig.design, i) for i in range(n)]
+def networks(rig: Rig, nets: Sequence[Network], seed: int) -> dict[str, Any]:
+    """Random networks, of ``seed``, at several speeds."""
+    n = len(nets)
     amplified = np.array([amplification(net, seed) for net in nets])
     sane = amplified * EDGE_RMS <= WORST_NODE  # edges at their own target would keep these within the networks' target
     result: dict[str, Any] = {"n": n, "nodes": [p.max_nodes - 1 for p in nets], "edges": [p.n_edges for p in nets]}
@@ -185,7 +205,7 @@ def networks(rig: Rig, n: int, seed: int) -> dict[str, Any]:
           f"{amplified.max():.2f}; {sane.sum()} of {n} would stay within {WORST_NODE} V_u with edges {EDGE_RMS} % "
           "off")  # fmt: skip
     for t_unit in T_UNITS:
-        errors = np.array([run_network(rig, net, t_unit) for net in nets])
+        errors = np.array([run_network(rig, net, in_transistors(rig, net, t_unit)) for net in nets])
         result[f"{t_unit:g}"] = errors.tolist()
         kept = errors[np.isfinite(errors)]
         line = f"    T_u {1e9 * t_unit:6.0f} ns: max node error over 2·T_u, "
@@ -206,6 +226,32 @@ def networks(rig: Rig, n: int, seed: int) -> dict[str, Any]:
         if 0 < kept.size < n:
             print(f"                 ({n - kept.size} networks have more capacitance in their cells than C)")
     return result
+
+
+def trimmed_networks(rig: Rig, nets: Sequence[Network], seed: int, runs: int) -> dict[str, Any]:
+    """The same networks at the speed that they are judged at, each trimmed by ``runs`` runs from other starts."""
+    n = len(nets)
+    errors, others, cells = [], [], []
+    for i, net in enumerate(nets):
+        starts = other_starts(net, seed + 1 + i, runs + runs // 4)
+        mos = trimmed(rig, in_transistors(rig, net, JUDGED_T_UNIT), net, solver(net), starts[:runs], starts[runs:])
+        errors.append(run_network(rig, net, mos))
+        assert mos.trim is not None
+        others.append([*mos.trim.held_out_before, *mos.trim.held_out_after])
+        cells.append(max(float(g.found.share_of_full_scale(g.found.max_error).max()) for g in mos.groups))
+    median, worst = verdict(float(np.median(errors)), 0.05), verdict(max(errors), WORST_NODE)
+    print(f"  each trimmed by {runs} runs from other initial voltages, T_u {1e9 * JUDGED_T_UNIT:.0f} ns:")
+    print(f"    max node error over 2·T_u of the judged run, median {median}, worst {worst} V0; above {WORST_NODE}: "
+          f"{sum(e > WORST_NODE for e in errors)} of {n}")  # fmt: skip
+    before, after = np.array(others)[:, :2], np.array(others)[:, 2:]
+    print(f"    of {runs // 4} further runs of each, neither judged nor trimmed by: median of a network's medians "
+          f"{np.median(before[:, 0]):.3f} -> {np.median(after[:, 0]):.3f}, worst of all "
+          f"{before[:, 1].max():.3f} -> {after[:, 1].max():.3f} V0; networks with one above {WORST_NODE}: "
+          f"{(before[:, 1] > WORST_NODE).sum()} -> {(after[:, 1] > WORST_NODE).sum()}")  # fmt: skip
+    print(f"    the cells' largest error of full scale over the box after it: {100 * max(cells):.2f} %")
+    for i in np.argsort(-np.array(errors))[:3]:
+        print(f"      network {i}, {nets[i].n_edges} edges: {errors[i]:.3f} V0")
+    return {"runs": runs, "errors": errors, "held_out": others, "cells_max_error": cells}
 
 
 def plot(results: dict[str, Any], file: Path) -> None:
@@ -233,6 +279,7 @@ def main() -> None:
     parser.add_argument("--models", action="append", help="folder of the models, in the order of --pdk")
     parser.add_argument("--edges", type=int, default=200)
     parser.add_argument("--networks", type=int, default=20)
+    parser.add_argument("--trim", type=int, default=64, help="runs that a network is trimmed by; 0: none is")
     parser.add_argument("--edge-seed", type=int, default=EDGE_SEED, help="of the edges")
     parser.add_argument("--seed", type=int, default=NETWORK_SEED, help="of the networks")
     parser.add_argument("--json", type=Path)
@@ -244,9 +291,12 @@ def main() -> None:
         pdk = load_pdk(name)
         rig = size_cells(Bench(pdk, prepare(pdk, Path(models) if models else None)))
         print(f"{pdk.name}, {NGSPICE.version()}, nominal corner, {pdk.operating.nominal_temperature:g} °C")
+        rng = np.random.default_rng(given.seed)
+        nets = [random_network(rng, 3 + i % 6, rig.design, i) for i in range(given.networks)]
         results[pdk.name] = {
             "edges": edges(rig, given.edges, given.edge_seed) if given.edges else None,
-            "networks": networks(rig, given.networks, given.seed) if given.networks else None,
+            "networks": networks(rig, nets, given.seed) if nets else None,
+            "trimmed": trimmed_networks(rig, nets, given.seed, given.trim) if nets and given.trim else None,
         }
     if given.plot:
         plot(results, given.plot)

@@ -1,11 +1,12 @@
 """What the MOS tanh cell does in ngspice, against what was asked of it.
 
     python benchmarks/mos_tanh.py [--pdk gf180mcu --pdk generic180] [--edges 100] [--networks 6]
+        [--trim 64]
 
 Random edges i = k·tanh(a·(v_s − v_d) + c): |a| from 0.2 to 1.25, |c| to 1 and |k| from 0.5 to 2, uniform, each
 calibrated and then measured over the whole box of node voltages; errors are shares of full scale, which is k. Random
 networks: 3 to 8 nodes, k = 1 as ShiftTanh1 has it, every other one with half of its edges Eq. (6)'s; the largest node
-error over 2·T_u against the ideal law. The seeds were not used while the cell was made.
+error over 2·T_u against the ideal law, also of each trimmed (``benchmarks/mos_cell.py``). The seeds were not used while the cell was made.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import time
 
 import numpy as np
-from mos_cell import run_network, spread
+from mos_cell import in_transistors, run_network, spread, trimmed_networks
 
 from kcnet_eda.dynamics.reference import trajectory
 from kcnet_eda.network.graph import Edges, Network, Phase
@@ -82,15 +83,17 @@ def random_network(rng: np.random.Generator, nodes: int, mixed: bool, number: in
             return net
 
 
-def networks(rig: Rig, n: int) -> None:
+def networks(rig: Rig, n: int, trim: int) -> None:
     """Random networks at several speeds."""
     rng = np.random.default_rng(NETWORK_SEED)
     nets = [random_network(rng, 3 + i % 6, i % 2 == 1, i) for i in range(n)]
     print(f"  {n} random networks, seed {NETWORK_SEED}, every other one with half its edges ReLU")
     for t_unit in T_UNITS:
-        errors = np.array([run_network(rig, net, t_unit) for net in nets])
+        errors = np.array([run_network(rig, net, in_transistors(rig, net, t_unit)) for net in nets])
         median, worst, each = np.nanmedian(errors), np.nanmax(errors), errors.round(3).tolist()
         print(f"    T_u {1e9 * t_unit:.0f} ns: largest node error, V_u: median {median:.3f}, worst {worst:.3f}; {each}")
+    if trim:
+        trimmed_networks(rig, nets, NETWORK_SEED, trim)
 
 
 def main() -> None:
@@ -98,6 +101,7 @@ def main() -> None:
     parser.add_argument("--pdk", action="append")
     parser.add_argument("--edges", type=int, default=100)
     parser.add_argument("--networks", type=int, default=6)
+    parser.add_argument("--trim", type=int, default=64, help="runs that a network is trimmed by; 0: none is")
     given = parser.parse_args()
     for name in given.pdk or ["gf180mcu", "generic180"]:
         pdk = load_pdk(name)
@@ -107,7 +111,7 @@ def main() -> None:
         if given.edges:
             edges(rig, given.edges)
         if given.networks:
-            networks(rig, given.networks)
+            networks(rig, given.networks, given.trim)
 
 
 if __name__ == "__main__":

@@ -33,9 +33,7 @@ from kcnet_eda.study.mos.export import calibrated_circuit, kit_scaling, mos_sett
 from kcnet_eda.study.mos.run import mos_deck, run_in_transistors
 from kcnet_eda.study.pvt.conditions import cells_at, grid, measured, nominal
 from kcnet_eda.study.pvt.dies import Dies, network_cells
-from kcnet_eda.study.pvt.mos import draw_nominal, transistors
 from kcnet_eda.study.pvt.settings import PvtStudy
-from kcnet_eda.study.store import open_store
 
 ENGINE_DIES = 1000
 
@@ -52,32 +50,31 @@ repeat_mos: {repeat_mos}
 """
 
 
-def without_the_rest(file: Path, run: Path, worst: int) -> None:
+def without_the_rest(file: Path, run: Path) -> None:
     """Print how engines with and without all but gain and shift differ from the transistors of a finished ``run``."""
     study = load_settings(file, PvtStudy)
     kit = load_pdk(study.pdk)
     conditions = grid(study, kit)
     found = measured(study, kit, conditions, NoProgress())
     cells = network_cells(load_network(network_path(study.network)))
-    network, scaling = cells.network, kit_scaling(kit, None, study.t_unit)
+    network = cells.network
     data = load_data(study.data, None, features=network.inputs.size, seed=study.seed)
     home = calibrate(found.rig, *model_classes(found.rig.design))
     dies = Dies(cells, found.models, cells.units(found.rig.design), found.spread, study.seed, study.t_unit)
-    level = transistors(dies, conditions, found.rig, study.models, scaling, NoProgress())
     off: dict[str, list[float]] = {"all": [], "gain and shift": []}
     agree = dict.fromkeys(off, 0)
-    with open_store(run / "study.sqlite") as store:
-        for case in draw_nominal(study.repeat_mos, study.seed, worst, len(conditions), len(data)):
-            x0 = network.initial_state(data.x)[case.sample]
-            end = store.result(level.key(case, x0)).v_end
-            if end is None:
-                continue
-            plain = fit_model(*cells_at(found.rig, home, conditions[case.condition]), ())
-            for what, model in (("all", found.models[case.condition]), ("gain and shift", plain)):
-                one = replace(dies, models=(model,))
-                v = one.evolve(one.nominal(0), x0[None], study.steps, 1)[0, :, 0]
-                off[what].append(float(np.abs(v - end).max()))
-                agree[what] += int(v[network.readout].argmax() == end[network.readout].argmax())
+    with np.load(run / "outputs.npz") as outputs:
+        cases, ends = outputs["case_mos"], outputs["case_mos_v_end"]
+    for (condition, _, sample), end in zip(cases.tolist(), ends, strict=True):
+        if np.isnan(end).any():
+            continue
+        x0 = network.initial_state(data.x)[sample]
+        plain = fit_model(*cells_at(found.rig, home, conditions[condition]), ())
+        for what, model in (("all", found.models[condition]), ("gain and shift", plain)):
+            one = replace(dies, models=(model,))
+            v = one.evolve(one.nominal(0), x0[None], study.steps, 1)[0, :, 0]
+            off[what].append(float(np.abs(v - end).max()))
+            agree[what] += int(v[network.readout].argmax() == end[network.readout].argmax())
     for what, values in off.items():
         print(f"{what}: {agree[what]} of {len(values)} labels are the transistors', largest node difference a case: "
               f"median {np.median(values):.3f}, worst {max(values):.3f} V_u")  # fmt: skip
@@ -140,7 +137,7 @@ def main() -> None:
     for name in ("gain_min", "gain_max", "rounding", "lag_s", "fit_error", "fit_rms", "plain_fit_error", "departure"):
         print(f"{name}: {min(row[name] for row in rows):.4g} to {max(row[name] for row in rows):.4g}")
     if given.repeat_mos:
-        without_the_rest(file, out / "run", record["summary"]["worst_index"])
+        without_the_rest(file, out / "run")
     if given.spread:
         spread(given.pdk, given.spread)
 

@@ -46,6 +46,8 @@ __all__ = [
 
 #: Where the verbs that need nothing around them live. Each is loaded when it is first asked for: a verb does not wait
 #: for what only others use.
+#: Options of :func:`export` that only transistors have.
+_OF_TRANSISTORS = ("start", "trim", "data", "data_dir")
 _HOMES = {
     "characterize": "study.mos.characterize:characterize",
     "compile": "tools.openvaf:compile",
@@ -91,15 +93,16 @@ def export(
     if level != "mos":
         if pdk is not None:
             raise InvalidInputError(f"--pdk {pdk}", [f"has no meaning at the {level} level"], "Add --level mos.")
-        if "start" in given:
-            where = f"--start {given['start']}"
-            raise InvalidInputError(where, [f"has no meaning at the {level} level"], "Add --level mos.")
+        for name in _OF_TRANSISTORS:
+            if name in given:
+                where = f"--{name.replace('_', '-')} {given[name]}"
+                raise InvalidInputError(where, [f"has no meaning at the {level} level"], "Add --level mos.")
         return export_bundle(network, out, level=level, **given)
     if pdk is None:
         raise InvalidInputError(
             "--level mos", ["needs a process kit"], "Name one with --pdk; 'kcnet pdk list' has them."
         )
-    fixed = [name for name in given if name not in ("c", "t_unit", "error", "start")]
+    fixed = [name for name in given if name not in ("c", "t_unit", "error", *_OF_TRANSISTORS)]
     if fixed:
         raise InvalidInputError(
             "--level mos",

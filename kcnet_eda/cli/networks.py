@@ -99,6 +99,15 @@ def export(
         str | None,
         typer.Option(help="How nodes start at the mos level: held by ic, or written through switches.  [ic]"),
     ] = None,
+    trim: Annotated[
+        int | None,
+        typer.Option(help="Trim the cells of the mos level by so many runs of the network, from --data.  [none]"),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Where --trim draws inputs: digits:train, mnist:train, FILE.npz.  [the network's examples]"),
+    ] = None,
+    data_dir: DataDir = None,
     lower: Annotated[
         str | None,
         typer.Option(
@@ -129,6 +138,9 @@ def export(
             v_cm=v_cm,
             error=error,
             start=start,
+            trim=trim,
+            data=data,
+            data_dir=data_dir,
             lower=lower,
             progress=progress,
         )

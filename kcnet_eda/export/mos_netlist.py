@@ -17,7 +17,7 @@ from kcnet_eda.export.circuit import Circuit
 from kcnet_eda.export.mos_cells import BIAS, Device, Placer, bias_cell, edge_cells, read_cell, write_cell
 from kcnet_eda.export.pdk_deck import model_header
 from kcnet_eda.export.render import render
-from kcnet_eda.physical.calibration import Calibration, CellGroup, ExampleRun, OperatingPoint
+from kcnet_eda.physical.calibration import Calibration, CellGroup, ExampleRun, OperatingPoint, TrimRun
 from kcnet_eda.physical.cell_design import BOX, CellDesign
 from kcnet_eda.physical.cell_kind import RELU_CELL
 from kcnet_eda.physical.mos_cell import CellSizes
@@ -41,7 +41,9 @@ class MosCircuit:
     """The transistors of a circuit: its edges as calibrated cells, a group for each kind of cell. ``direct`` places the
     transistors' own models instead of their wrapper subcircuits. ``start`` is one of :data:`STARTS`. ``operating`` are
     the operating points of one cell's transistors of each kind and of the bias generator's, ``example`` what the
-    bundle's example did here, ``models`` their folder, where nothing but the bundle can tell."""
+    bundle's example did here, ``models`` their folder, where nothing but the bundle can tell. Where cells were trimmed
+    by runs of the network, ``trim`` says what that did, and each node's capacitance is C and a ``capacitance_share``
+    [nodes without ground] of it."""
 
     circuit: Circuit
     pdk: Pdk
@@ -53,6 +55,8 @@ class MosCircuit:
     operating: tuple[OperatingPoint, ...] = ()
     example: ExampleRun | None = None
     models: Path | None = None
+    capacitance_share: Floats | None = None
+    trim: TrimRun | None = None
 
     @property
     def kit_file(self) -> str | None:
@@ -71,6 +75,7 @@ class MosCircuit:
             "direct": self.direct,
             "write_time": self.write_time,
             "example": None if self.example is None else asdict(self.example),
+            "trim": None if self.trim is None else asdict(self.trim),
             "design": asdict(self.design),
             "cells": len(self.cell_names),
             "cell_instances": self.n_instances,
@@ -132,7 +137,10 @@ class MosCircuit:
     @property
     def drawn_capacitance(self) -> Floats:
         """What is left to draw of each node's capacitor, F [nodes]; none where its cells have as much or more."""
-        return np.maximum(self.circuit.scaling.c - self.parasitics, 0.0)
+        c = np.full(len(self.circuit.nets), self.circuit.scaling.c)
+        if self.capacitance_share is not None:
+            c[1:] *= 1 + self.capacitance_share
+        return np.maximum(c - self.parasitics, 0.0)
 
     def capacitance_problems(self) -> list[str]:
         """Nodes whose cells alone have more capacitance than the node may have; empty if there are none."""

@@ -128,6 +128,19 @@ class ExampleRun:
     peak_mib: float
 
 
+@dataclass(frozen=True)
+class TrimRun:
+    """What trimming a network's cells did to its runs: the largest node error of a run in model units, (median, worst)
+    over the ``runs`` that it was trimmed by and over ``held_out`` others, before and after."""
+
+    runs: int
+    before: tuple[float, float]
+    after: tuple[float, float]
+    held_out: int
+    held_out_before: tuple[float, float]
+    held_out_after: tuple[float, float]
+
+
 def example_cell(found: Calibration) -> int:
     """The cell that documents show: the one whose argument is largest at half the largest x."""
     return int(np.argmax(np.where(found.theta1 != 0, BOX * np.abs(found.theta1) + found.theta2, -np.inf)))

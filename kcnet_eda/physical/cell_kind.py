@@ -35,6 +35,9 @@ class CellKind(Protocol):
     settings: tuple[object, ...]
     """Numbers on which corrections depend beyond a first deck: results of others are not taken from the cache."""
 
+    def shape(self, z: Floats) -> Floats:
+        """φ of the law."""
+
     def law(self, theta: Floats, x: Floats) -> Floats:
         """The trained current [cells, points], I_u, at ``x`` [points] model units."""
 
@@ -72,8 +75,11 @@ class ReluKind:
     name, prefix, free = "relu", "kc_edge", 2
     settings: tuple[object, ...] = (_SINK_SPREAD,)
 
+    def shape(self, z: Floats) -> Floats:
+        return np.maximum(z, 0)
+
     def law(self, theta: Floats, x: Floats) -> Floats:
-        return np.asarray(np.maximum(theta[:, :1] * x + theta[:, 1:2], 0))
+        return self.shape(theta[:, :1] * x + theta[:, 1:2])
 
     def full_scale(self, theta: Floats) -> Floats:
         return full_scale(theta[:, 0], theta[:, 1])
@@ -128,8 +134,11 @@ class TanhKind:
     name, prefix, free = "tanh", "kc_tanh", 3
     settings: tuple[object, ...] = DRAWING
 
+    def shape(self, z: Floats) -> Floats:
+        return np.tanh(z)
+
     def law(self, theta: Floats, x: Floats) -> Floats:
-        return np.asarray(theta[:, 2:] * np.tanh(theta[:, :1] * x + theta[:, 1:2]))
+        return theta[:, 2:] * self.shape(theta[:, :1] * x + theta[:, 1:2])
 
     def full_scale(self, theta: Floats) -> Floats:
         return np.asarray(theta[:, 2])

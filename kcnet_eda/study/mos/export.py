@@ -16,6 +16,7 @@ from kcnet_eda.export.circuit import build_circuit, require_exportable
 from kcnet_eda.export.mos_cells import BIAS
 from kcnet_eda.export.mos_netlist import STARTS, MosCircuit
 from kcnet_eda.export.testbench import ORDERS, SolverSettings
+from kcnet_eda.network.data import load_data
 from kcnet_eda.network.graph import Network, labels
 from kcnet_eda.network.laws import TANH
 from kcnet_eda.network.published_form import is_generative
@@ -34,6 +35,8 @@ from kcnet_eda.study.mos.operating_point import operating_points
 from kcnet_eda.study.mos.rig import Bench, Rig
 from kcnet_eda.study.mos.run import mos_deck, run_in_transistors
 from kcnet_eda.study.mos.sizing import size_cells
+from kcnet_eda.study.mos.trim import trimmed
+from kcnet_eda.study.simulate import require_fit
 from kcnet_eda.tools.pdk import prepare
 from kcnet_eda.units import parse_si
 
@@ -41,6 +44,8 @@ Floats = NDArray[np.float64]
 
 #: Seconds of a model unit of time, if nothing else is asked for: some fifty times the cells' lag.
 DEFAULT_T_UNIT = 300e-9
+_TRIM_SEED = 0
+_HELD_OUT = 4  # runs to trim by for one that only judges
 _STEPS_A_UNIT = 50  # the longest step is this part of a model unit of time
 
 
@@ -54,6 +59,9 @@ def export_mos(
     t_unit: str | float | None = None,
     error: float = DEFAULT_ERROR,
     start: str = "ic",
+    trim: int = 0,
+    data: str | None = None,
+    data_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Size and calibrate a cell for every edge of a network in the process ``pdk`` (a shipped kit's name or a YAML
@@ -62,7 +70,10 @@ def export_mos(
     Voltages, currents and the common mode are the kit's; ``c`` or ``t_unit`` sets the speed (T_u is 300 ns if neither
     is given). ``error`` is the simulator's local error, not the circuit's. ``models`` is a folder that has the kit's
     models, if they are not where the kit's file says. ``start``: nodes are held at their initial voltages by "ic", or
-    written through "switches" before they evolve.
+    written through "switches" before they evolve. ``trim``: the cells are trimmed by so many runs of the network
+    (:mod:`kcnet_eda.study.mos.trim`), from inputs drawn from ``data`` (a name of
+    :func:`kcnet_eda.network.data.load_data`; the network's own examples but the first if None), and a quarter as
+    many others tell how much that helped.
 
     Raises
     ------
@@ -82,19 +93,45 @@ def export_mos(
     buildable(net, kit)
     require_error(net, error)
     examples = solve_examples(net)
+    states = _trim_states(net, trim, data, data_dir)
     rig = size_cells(Bench(kit, prepare(kit, models)))
+    settings = mos_settings(net, error)
     mos = calibrated_circuit(net, rig, scaling, progress)
+    if len(states):
+        mos = trimmed(rig, mos, net, settings, states[:trim], states[trim:], progress)
     if models is not None or (rig.models.origin == "source.path" and not is_shipped(kit)):
         mos = replace(mos, models=rig.models.folder)
     shown = [(group, example_cell(group.found)) for group in mos.groups]
     points = [operating_points(rig, group.found, at, group.names[at], BOX) for group, at in shown]
     shown_once = [p for i, found in enumerate(points) for p in found if not i or p.cell != BIAS]
     mos = replace(mos, warnings=_warnings(net, examples.x0), start=start, operating=tuple(shown_once))
-    settings = mos_settings(net, error)
     with (progress or NoProgress()).stage("the first example in transistors", 1) as advance:
         mos = replace(mos, example=_try_example(rig, mos, settings, net, examples))
         advance(1)
     return write_bundle(out, net, mos.circuit, {"ngspice": settings}, examples, None, mos)
+
+
+def _trim_states(net: Network, runs: int, data: str | None, data_dir: Path | None) -> Floats:
+    """Initial states [n, nodes] of ``runs`` to trim by and of a quarter as many others, none of them twice."""
+    if not runs:
+        if data is not None:
+            raise InvalidInputError(f"--data {data}", ["is what --trim draws from"], "Add --trim, or leave it out.")
+        return np.empty((0, 0))
+    wanted = runs + -(-runs // _HELD_OUT)
+    if data is None:
+        source, inputs = f"the examples of network {net.name!r}, but the first", net.examples[1:]
+    else:
+        found = load_data(data, data_dir, features=net.inputs.size)
+        require_fit(found, net)
+        source, inputs = data, found.x
+    if not 0 < wanted <= len(inputs):
+        raise InvalidInputError(
+            f"--trim {runs}",
+            [f"takes {wanted} inputs, a quarter of them to judge by; of {source}, there are {len(inputs)}"],
+            "Ask for 1 run or more, and no more than there are, or name other inputs with --data.",
+        )
+    rows = np.random.default_rng(_TRIM_SEED).choice(len(inputs), wanted, replace=False)
+    return net.initial_state(inputs[rows])
 
 
 def calibrated_circuit(net: Network, rig: Rig, scaling: Scaling, progress: Progress | None = None) -> MosCircuit:

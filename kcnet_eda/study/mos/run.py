@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,9 +66,15 @@ def mos_deck(rig: Rig, mos: MosCircuit, settings: SolverSettings, x0: Floats, su
     return MosDeck(circuit, mos.netlist(rig.supply, supply_ohms), text, window)
 
 
-def run_in_transistors(rig: Rig, run: MosDeck, timeout_s: float = 600.0, folder: Path | None = None) -> MosRun:
+def run_in_transistors(
+    rig: Rig,
+    run: MosDeck,
+    timeout_s: float = 600.0,
+    folder: Path | None = None,
+    cancel: threading.Event | None = None,
+) -> MosRun:
     """Run a deck beside the models of ``rig``, in a ``folder`` that is the caller's, or in one that stays only where
-    the run fails.
+    the run fails. Setting ``cancel`` ends it early.
 
     Raises
     ------
@@ -82,7 +89,7 @@ def run_in_transistors(rig: Rig, run: MosDeck, timeout_s: float = 600.0, folder:
     deck = folder / "deck.sp"
     deck.write_text(run.text)
     started = time.monotonic()
-    done = NGSPICE.run(deck, folder / "log.txt", timeout_s)
+    done = NGSPICE.run(deck, folder / "log.txt", timeout_s, cancel)
     seconds = time.monotonic() - started
     if not (folder / "out.raw").is_file():
         raise explain(done)

@@ -1,0 +1,149 @@
+"""``kcnet export --level mos --trim N``: a network's cells trimmed by N of its own runs, a closed loop in ngspice."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcnet_eda.dynamics.reference import trajectory
+from kcnet_eda.errors import InvalidInputError
+from kcnet_eda.export.mos_netlist import MosCircuit
+from kcnet_eda.export.testbench import SolverSettings
+from kcnet_eda.network.graph import Network
+from kcnet_eda.physical.calibration import CellGroup, TrimRun
+from kcnet_eda.physical.trim import INSTANTS, Knobs, Trimmer, Turned
+from kcnet_eda.progress import Advance, NoProgress, Progress
+from kcnet_eda.study.mos.calibrate import measure
+from kcnet_eda.study.mos.rig import Rig
+from kcnet_eda.study.mos.run import mos_deck, run_in_transistors
+
+Floats = NDArray[np.float64]
+
+ROUNDS = 3  # of turning the knobs; the best of what was run, untrimmed included, is taken
+MOST_KNOBS = 4000  # their normal matrix has 128 MB then, and a run's sensitivities some more
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """A run against the trained one: the largest node error at any instant of either, and the differences
+    [instants, nodes] without ground, both in V_u."""
+
+    error: float
+    difference: Floats
+
+
+def trimmed(
+    rig: Rig,
+    mos: MosCircuit,
+    net: Network,
+    settings: SolverSettings,
+    starts: Floats,
+    held_out: Floats,
+    progress: Progress | None = None,
+) -> MosCircuit:
+    """The circuit with its cells and capacitors trimmed so that its runs from ``starts`` [n, nodes] follow the trained
+    laws better, model units; those from ``held_out`` [m, nodes] only tell how much it helped, before and after.
+
+    Cells that several edges share are trimmed as one. The cells' fits and errors are measured anew; the law that they
+    are trimmed away from is still the trained one.
+
+    Raises
+    ------
+    InvalidInputError
+        The network has more cells than can be trimmed.
+    ToolFailedError, NotConvergedError, RunTimeoutError
+        The simulator gave no result; the message names its log.
+    """
+    knobs = Knobs(mos.groups, starts.shape[1] - 1)
+    if knobs.size > MOST_KNOBS:
+        raise InvalidInputError(
+            f"network {net.name!r}", [f"has {knobs.size} knobs to trim, above {MOST_KNOBS}"], "Leave out --trim."
+        )
+    instants = np.linspace(0, net.duration, round(INSTANTS * net.duration) + 1)
+    runs = (ROUNDS + 1) * len(starts) + 2 * len(held_out)
+    with (progress or NoProgress()).stage(f"trimming {knobs.size} knobs", runs) as advance:
+
+        def compared(circuit: MosCircuit, x0: Floats) -> list[_Run]:
+            return _compared(rig, circuit, net, settings, x0, instants, advance)
+
+        trimmer = Trimmer(knobs, [knobs.sensitivity(x[1:], instants) for x in starts])
+        stand = np.zeros(knobs.size)
+        found = before = compared(mos, starts)
+        best, best_runs = mos, before
+        for number in range(ROUNDS):
+            stand = trimmer.better(stand, [run.difference for run in found], fine=number > 0)
+            turned = _turn(rig, mos, knobs.turned(stand))
+            found = compared(turned, starts)
+            if _worst(found) < _worst(best_runs):
+                best, best_runs = turned, found
+        others = [compared(circuit, held_out) for circuit in (mos, best)]
+    report = TrimRun(len(starts), _summary(before), _summary(best_runs), len(held_out), *map(_summary, others))
+    return replace(best, groups=tuple(_measured(rig, group) for group in best.groups), trim=report)
+
+
+def _compared(
+    rig: Rig,
+    mos: MosCircuit,
+    net: Network,
+    settings: SolverSettings,
+    x0: Floats,
+    instants: Floats,
+    advance: Advance,
+) -> list[_Run]:
+    """Runs from each of ``x0`` [n, nodes], as many at once as there are processors."""
+    cancel = threading.Event()
+
+    def run(x: Floats) -> _Run:
+        way = run_in_transistors(rig, mos_deck(rig, mos, settings, x), cancel=cancel)
+        tau = np.minimum(way.tau, net.duration)
+        error = np.abs(way.v - trajectory(net, x, tau)[:, 1:]).max()
+        seen = np.stack([np.interp(instants, tau, v) for v in way.v.T], axis=1)
+        return _Run(float(error), seen - trajectory(net, x, instants)[:, 1:])
+
+    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="simulator") as pool:
+        found: list[_Run] = []
+        try:
+            for done in pool.map(run, x0):
+                found.append(done)
+                advance(1)
+        except BaseException:
+            cancel.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return found
+
+
+def _turn(rig: Rig, mos: MosCircuit, turned: Turned) -> MosCircuit:
+    """The circuit with its knobs turned from where ``mos`` has them, to sizes that can be drawn."""
+    groups = []
+    for group, parameters, ratio in zip(mos.groups, turned.parameters, turned.ratio, strict=True):
+        found = group.found
+        kind, sizes = found.kind, found.sizes
+        sign = np.where(found.theta[:, :1] < 0, [-1.0, *[1.0] * (kind.free - 1)], 1.0)  # sizes are of a positive slope
+        asked = kind.asked(rig.design, sizes) + sign * parameters
+        snapped, _ = kind.corrected(rig.pdk, rig.design, asked, sizes, 1 / (1 + ratio))
+        groups.append(CellGroup(group.edges, replace(found, sizes=snapped)))
+    return replace(mos, groups=tuple(groups), capacitance_share=turned.capacitance)
+
+
+def _measured(rig: Rig, group: CellGroup) -> CellGroup:
+    """Trimmed cells measured anew. Their pins stay those that the runs' capacitors were drawn with, and a cell that
+    calibration reached is still within reach: it was moved on purpose."""
+    was = group.found
+    now = measure(rig, was)
+    return CellGroup(group.edges, replace(now, reason=was.reason, source_pin=was.source_pin, target_pin=was.target_pin))
+
+
+def _worst(runs: list[_Run]) -> float:
+    return max(run.error for run in runs)
+
+
+def _summary(runs: list[_Run]) -> tuple[float, float]:
+    """Median and largest error."""
+    errors = [run.error for run in runs]
+    return float(np.median(errors)), max(errors)
