@@ -6,7 +6,8 @@
 Random edges i = k·tanh(a·(v_s − v_d) + c): |a| from 0.2 to 1.25, |c| to 1 and |k| from 0.5 to 2, uniform, each
 calibrated and then measured over the whole box of node voltages; errors are shares of full scale, which is k. Random
 networks: 3 to 8 nodes, k = 1 as ShiftTanh1 has it, every other one with half of its edges Eq. (6)'s; the largest node
-error over 2·T_u against the ideal law, also of each trimmed (``benchmarks/mos_cell.py``). The seeds were not used while the cell was made.
+error over 2·T_u against the ideal law, also of each trimmed (``benchmarks/mos_cell.py``). The seeds were not used while
+the cell was made.
 """
 
 from __future__ import annotations
