@@ -1,4 +1,4 @@
-"""Runs of every kind of a network of three cells, small enough for tests: the whole chain, and latency."""
+"""Networks of a few cells, small enough for tests, and runs of every kind of one: the whole chain, and latency."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 from conftest import make_network
 
 from kcnet_eda import api
-from kcnet_eda.network.laws import RELU
+from kcnet_eda.network.graph import Edges, Network, Phase
+from kcnet_eda.network.laws import RELU, eq6
 from kcnet_eda.network.store import save_network
 
 #: Twelve conditions, so that the names below the heat map have little room.
@@ -33,6 +34,17 @@ decision: {{draws: 20}}
 inference: {{samples: 2, draws: 1}}
 physical: {{network: '{net}', data: '{data}', samples: 2, t_units: [300n, 20n], drops: [0.1], noise_draws: 1}}
 """
+
+
+def ring(theta, name="ring", duration=2.0):
+    """Three nodes, both directions between each two, Eq. (6) edges."""
+    source, target = np.array([(s, d) for s in (1, 2, 3) for d in (1, 2, 3) if s != d]).T
+    a, b, c, k = eq6(*np.array(theta, dtype=float).T)
+    edges = Edges(source, target, a, b, c, k, np.full(6, RELU))
+    return Network(name, (Phase(4, duration, edges),), [1, 2], [2, 3], examples=[[0.4, -0.9], [1.0, 0.5]])
+
+
+RING = ring([(1.1, 0.64), (0.7, 0.69), (-0.3, -0.4), (-0.42, -0.18), (0.35, -0.45), (0.77, -0.28)])
 
 
 def make_cells(root: Path) -> tuple[Path, Path]:

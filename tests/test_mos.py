@@ -13,13 +13,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from conftest import installed_kit
+from runs_of_cells import RING, ring
 
 from kcnet_eda import api
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.export.mos_cells import series, source_fingers
 from kcnet_eda.files import resource_dir
-from kcnet_eda.network.graph import Edges, Network, Phase
-from kcnet_eda.network.laws import IDENTITY, LEAKY_RELU, RELU, eq6
+from kcnet_eda.network.graph import Edges, Phase
+from kcnet_eda.network.laws import IDENTITY, LEAKY_RELU, RELU
 from kcnet_eda.network.store import save_network
 from kcnet_eda.physical.cell_design import CellLimits
 from kcnet_eda.physical.mos_cell import cell_edges, first_sizes, range_problems, snap_sizes
@@ -32,17 +33,6 @@ from kcnet_eda.study.mos.sizing import size_cells
 from kcnet_eda.tools.pdk import prepare
 
 GENERIC = load_pdk("generic180")
-
-
-def ring(theta, name="ring", duration=2.0):
-    """Three nodes, both directions between each two, Eq. (6) edges."""
-    source, target = np.array([(s, d) for s in (1, 2, 3) for d in (1, 2, 3) if s != d]).T
-    a, b, c, k = eq6(*np.array(theta, dtype=float).T)
-    edges = Edges(source, target, a, b, c, k, np.full(6, RELU))
-    return Network(name, (Phase(4, duration, edges),), [1, 2], [2, 3], examples=[[0.4, -0.9], [1.0, 0.5]])
-
-
-RING = ring([(1.1, 0.64), (0.7, 0.69), (-0.3, -0.4), (-0.42, -0.18), (0.35, -0.45), (0.77, -0.28)])
 
 
 @pytest.fixture(scope="module")

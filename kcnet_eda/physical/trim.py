@@ -24,11 +24,10 @@ Floats = NDArray[np.float64]
 #: What each knob is expected to need, σ: a cell's parameters as shares of its full scale at the box's edge, the ratio
 #: of its two ends' currents, and a node's capacitance as a share of C.
 PARAMETER_SPREAD, RATIO_SPREAD, CAPACITANCE_SPREAD = 2e-3, 3e-3, 1e-2
-#: What the nodes of a run may differ by for reasons that no knob makes up for, σ in V_u.
-UNEXPLAINED = 0.03
 #: Instants a unit of time at which runs are compared.
 INSTANTS = 20
 _STEPS = 50  # of RK4 a unit of time: sensitivities need no more
+_LEAST = 1e-6  # of σ_v, V_u
 _MOVE = 1e-4  # of a knob, for one-sided differences: far above rounding, and few corners lie within it
 
 
@@ -129,20 +128,21 @@ def _rk4(slope: Callable[[Floats], Floats], v: Floats, h: float) -> Floats:
 
 class Trimmer:
     """Where knobs should stand, from runs with them as they stand: sensitivities [instants, nodes, size] of each run,
-    once, and then the runs' differences from the trained ones, again and again."""
+    and the runs' differences [instants, nodes] from the trained ones with all knobs at rest, and then again and again.
+    σ_v, what no knob makes up for, is taken to be the rms of the first differences: much of them stays."""
 
-    def __init__(self, knobs: Knobs, sensitivities: Sequence[Floats]) -> None:
+    def __init__(self, knobs: Knobs, sensitivities: Sequence[Floats], differences: Sequence[Floats]) -> None:
         self._rows = [s.reshape(-1, knobs.size) for s in sensitivities]
-        self._normal: Floats = np.sum([rows.T @ rows for rows in self._rows], axis=0) / UNEXPLAINED**2
+        self._unexplained = max(float(np.sqrt(np.mean(np.square(differences)))), _LEAST)
+        self._normal: Floats = np.sum([rows.T @ rows for rows in self._rows], axis=0) / self._unexplained**2
         self._turns = knobs.spread > 0
         self._prior = 1 / np.where(self._turns, knobs.spread, np.inf) ** 2
         self._coarse = knobs.coarse
 
     def better(self, stand: Floats, differences: Sequence[Floats], *, fine: bool) -> Floats:
-        """From where knobs ``stand`` [size], with ``differences`` [instants, nodes] of the runs from the trained ones,
-        to where they should: the prior is about the whole of what is turned. ``fine``: coarse knobs stay."""
+        """From where knobs ``stand`` [size], with ``differences`` of the runs there, to where they should stand: the prior is about the whole of what is turned. ``fine``: coarse knobs stay."""
         pull = np.sum([rows.T @ d.reshape(-1) for rows, d in zip(self._rows, differences, strict=True)], axis=0)
-        pull = pull / UNEXPLAINED**2 + self._prior * stand
+        pull = pull / self._unexplained**2 + self._prior * stand
         turn = self._turns & ~(self._coarse & fine)
         there = stand.copy()
         there[turn] -= solve((self._normal + np.diag(self._prior))[np.ix_(turn, turn)], pull[turn], assume_a="pos")

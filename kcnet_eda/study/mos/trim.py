@@ -71,10 +71,10 @@ def trimmed(
         def compared(circuit: MosCircuit, x0: Floats) -> list[_Run]:
             return _compared(rig, circuit, net, settings, x0, instants, advance)
 
-        trimmer = Trimmer(knobs, [knobs.sensitivity(x[1:], instants) for x in starts])
-        stand = np.zeros(knobs.size)
         found = before = compared(mos, starts)
-        best, best_runs = mos, before
+        sensitivities = [knobs.sensitivity(x[1:], instants) for x in starts]
+        trimmer = Trimmer(knobs, sensitivities, [run.difference for run in before])
+        stand, best, best_runs = np.zeros(knobs.size), mos, before
         for number in range(ROUNDS):
             stand = trimmer.better(stand, [run.difference for run in found], fine=number > 0)
             turned = _turn(rig, mos, knobs.turned(stand))
