@@ -140,7 +140,8 @@ class Trimmer:
         self._coarse = knobs.coarse
 
     def better(self, stand: Floats, differences: Sequence[Floats], *, fine: bool) -> Floats:
-        """From where knobs ``stand`` [size], with ``differences`` of the runs there, to where they should stand: the prior is about the whole of what is turned. ``fine``: coarse knobs stay."""
+        """From where knobs ``stand`` [size], with ``differences`` of the runs there, to where they should: the prior is
+        about the whole of what is turned. ``fine``: coarse knobs stay."""
         pull = np.sum([rows.T @ d.reshape(-1) for rows, d in zip(self._rows, differences, strict=True)], axis=0)
         pull = pull / self._unexplained**2 + self._prior * stand
         turn = self._turns & ~(self._coarse & fine)
