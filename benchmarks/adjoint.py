@@ -75,6 +75,8 @@ def main() -> None:
 
     network = load_network(network_path(study["network"]))
     data = load_data(study["data"]).draw(given.samples, study["seed"])
+    if data.y is None:
+        raise SystemExit(f"{data.name} has no labels")
     v0, label, loss = network.initial_state(data.x)[0], int(data.y[0]), Loss(study["loss"], study["gain"])
     started = time.monotonic()
     truth = software_gradient(network, v0, loss, label)
@@ -92,8 +94,8 @@ def main() -> None:
             for found, words in ((record, ""), (without, ", instant alone"))
             for name, text in (("v0", SHOWN["v0"]), ("edges", SHOWN["edges"]))
         }
-        steps = [row["steps"] for row in record["convergence"]]
-        body = convergence(steps, errors, 2, record["summary"]["requested"])
+        counts = [row["steps"] for row in record["convergence"]]
+        body = convergence(counts, errors, 2, record["summary"]["requested"])
         given.plot.write_text(
             f'<!DOCTYPE html><meta charset="utf-8"><title>Adjoint circuit</title><script>{plotly_js()}</script>{body}'
         )

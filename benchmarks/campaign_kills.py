@@ -50,6 +50,10 @@ def study(file: Path, out: Path, *words: object, simulator: Path | None = None) 
         return subprocess.Popen(command, stdout=said, stderr=said, env=env)
 
 
+def quiet(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+
+
 def rows(out: Path) -> list[dict[str, str]]:
     with (out / "runs.csv").open() as stream:
         return [{k: v for k, v in row.items() if k not in MEASURED} for row in csv.DictReader(stream)]
@@ -144,10 +148,9 @@ def main() -> None:
     )
 
     address = folder / "scheduler.json"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
     dask = [sys.executable, "-m", "dask"]
     bind = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(address)]
-    processes = [subprocess.Popen([*dask, "scheduler", *bind], **quiet)]
+    processes = [quiet([*dask, "scheduler", *bind], folder)]
     try:
         while not address.exists():
             time.sleep(0.1)
@@ -163,7 +166,7 @@ def main() -> None:
             "--local-directory",
             str(folder),
         ]
-        processes += [subprocess.Popen(one, **quiet) for _ in range(2)]
+        processes += [quiet(one, folder) for _ in range(2)]
         begun, out = time.monotonic(), folder / "tcp"
         process = study(file, out, "--scheduler", tcp)
         processes.append(process)

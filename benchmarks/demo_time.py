@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from kcnet_eda.export.bundle import export
+from kcnet_eda.progress import Advance
 from kcnet_eda.report.write import report
 from kcnet_eda.study.simulate import simulate
 
@@ -26,10 +27,10 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+    def stage(self, name: str, total: int) -> Iterator[Advance]:
         """Measure one stage."""
         started = time.perf_counter()
-        yield lambda n: None
+        yield lambda n, note="": None
         self.seconds[f"{name} ({total} runs)"] = time.perf_counter() - started
 
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +59,8 @@ def fits(kit: Pdk, rig: Rig) -> None:
     ]  # fmt: skip
     sets = {"all": tuple(ADDED)} | {f"without {name}": tuple(n for n in ADDED if n != name) for name in ADDED}
     sets["gain and shift alone"] = ()
-    largest, rms = {name: [] for name in sets}, {name: [] for name in sets}
+    largest: dict[str, list[float]] = {name: [] for name in sets}
+    rms: dict[str, list[float]] = {name: [] for name in sets}
     lags, models = [], []
     for condition in conditions:
         cells, lag = cells_at(rig, home, condition)
@@ -89,7 +92,7 @@ def delayed(
 
     def settled(v: Floats) -> Floats:
         into, out = built.settled(v[source], v[target])
-        rate = np.bincount(target, into, v.size) - np.bincount(source, out, v.size)
+        rate = np.asarray(np.bincount(target, into, v.size) - np.bincount(source, out, v.size), np.float64)
         rate[0] = 0.0
         return rate
 
@@ -184,11 +187,11 @@ def main() -> None:
         kit = load_pdk(name)
         rig = size_cells(Bench(kit, prepare(kit)))
         print(f"{kit.name}")
-        parts = {
-            "fits": lambda kit=kit, rig=rig: fits(kit, rig),
-            "steps": lambda kit=kit, rig=rig: steps(kit, rig),
-            "lag": lambda kit=kit, rig=rig: lag(kit, rig, given.digits),
-            "mismatch": lambda rig=rig: mismatch(rig),
+        parts: dict[str, Callable[[], None]] = {
+            "fits": partial(fits, kit, rig),
+            "steps": partial(steps, kit, rig),
+            "lag": partial(lag, kit, rig, given.digits),
+            "mismatch": partial(mismatch, rig),
         }
         for part in [given.only] if given.only else parts:
             parts[part]()

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,11 @@ def timed(call: Callable[[], Any], repeats: int) -> tuple[float, float]:
     return min(seconds), float(np.median(seconds))
 
 
+def through(pool: ThreadPoolExecutor, fused: FusedPhase, blocks: list[NDArray[Any]]) -> list[NDArray[np.float64]]:
+    """The rates of all blocks, as many at once as the pool has threads."""
+    return list(pool.map(fused, blocks))
+
+
 def classify(network: Network, images: DataSet, threads: int) -> tuple[bool, Any]:
     """(a) All images, fixed steps, single precision."""
     x0 = network.initial_state(images.x)
@@ -117,7 +123,7 @@ def compare_rates(network: Network, x0: NDArray[np.float64], threads: int) -> bo
         fused = FusedPhase(phase, dtype)
         blocks = [np.ascontiguousarray(v[i : i + BLOCK].T, dtype=dtype) for i in range(0, len(v), BLOCK)]
         with ThreadPoolExecutor(threads) as pool:
-            best, median = timed(lambda pool=pool, fused=fused, blocks=blocks: list(pool.map(fused, blocks)), 50)
+            best, median = timed(partial(through, pool, fused, blocks), 50)
         ours = np.concatenate([fused(block).T for block in blocks])
         ratio = their_best / best
         print(

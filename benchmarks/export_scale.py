@@ -30,11 +30,11 @@ def random_relu(n_edges: int) -> Network:
     """Eq. (6) edges on random node pairs, about four on each that occurs, as many nodes as keep that so."""
     rng = np.random.default_rng(0)
     n_nodes = 2 + round(math.sqrt(2 * n_edges / _EDGES_A_PAIR))
-    source = rng.integers(0, n_nodes, n_edges)
-    target = (source + rng.integers(1, n_nodes, n_edges)) % n_nodes
+    source = rng.integers(0, n_nodes, n_edges).astype(np.int32)  # after the draw: a draw of int32 gives others
+    target = ((source + rng.integers(1, n_nodes, n_edges)) % n_nodes).astype(np.int32)
     a, c = rng.normal(0, 1, (2, n_edges))
     edges = Edges(source, target, a, -a, c, np.ones(n_edges), np.full(n_edges, RELU))
-    nodes = np.arange(1, n_nodes)
+    nodes = np.arange(1, n_nodes, dtype=np.int32)
     return Network("random", (Phase(n_nodes, 1.0, edges),), nodes, nodes[:2])
 
 

@@ -58,6 +58,8 @@ def accuracy(net: Path, data_dir: Path, chosen: argparse.Namespace) -> bool:
     """Labels and voltages of drawn test images, and how far the two simulators are from each other."""
     chosen.out.mkdir(parents=True, exist_ok=True)
     images = mnist("test", data_dir).draw(chosen.images, SEED)
+    if images.y is None:
+        raise SystemExit(f"{images.name} has no labels")
     file = chosen.out / f"images_{chosen.images}_seed{SEED}.npz"
     np.savez_compressed(file, x=images.x, y=images.y)
     records = {}

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 from kcnet_eda.dynamics.reference import trajectory
 from kcnet_eda.export.circuit import build_circuit
@@ -32,11 +33,12 @@ from kcnet_eda.export.mos_netlist import MosCircuit
 from kcnet_eda.export.testbench import ORDERS, SolverSettings
 from kcnet_eda.network.graph import Edges, Network, Phase
 from kcnet_eda.network.laws import RELU, eq6
+from kcnet_eda.physical.calibration import TOLERANCE
 from kcnet_eda.physical.cell_design import BOX, CellLimits
 from kcnet_eda.physical.mos_cell import full_scale
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.physical.scaling import resolve
-from kcnet_eda.study.mos.calibrate import TOLERANCE, calibrate
+from kcnet_eda.study.mos.calibrate import calibrate
 from kcnet_eda.study.mos.export import buildable, calibrated
 from kcnet_eda.study.mos.rig import Bench, Rig
 from kcnet_eda.study.mos.run import mos_deck, run_in_transistors
@@ -61,7 +63,7 @@ def draw(rng: np.random.Generator, limits: CellLimits) -> tuple[float, float]:
     """One (θ1, θ2), uniform in the stated range."""
     while True:
         theta1, theta2 = rng.uniform(-THETA1, THETA1), rng.uniform(-THETA2, THETA2)
-        if abs(theta1) >= limits.theta1_min and full_scale(theta1, theta2) >= limits.full_scale_min:
+        if abs(theta1) >= limits.theta1_min and full_scale(np.array(theta1), np.array(theta2)) >= limits.full_scale_min:
             return theta1, theta2
 
 
@@ -89,7 +91,7 @@ def edges(rig: Rig, n: int, seed: int) -> dict[str, Any]:
     worst = found.share_of_full_scale(found.max_error)
     miss = np.maximum(np.abs(found.fitted1 - found.theta1), np.abs(found.fitted2 - found.theta2))
     max_limit, rms_limit = LIMITS.get(rig.pdk.name, (None, None))
-    result = {
+    result: dict[str, Any] = {
         "n": n,
         "seconds": time.monotonic() - started,
         "passes": found.passes,
@@ -132,7 +134,7 @@ def random_network(rng: np.random.Generator, nodes: int, limits: CellLimits, num
         theta = np.array([draw(rng, limits) for _ in chosen])
         a, b, c, k = eq6(theta[:, 0], theta[:, 1])
         law = Edges(chosen[:, 0], chosen[:, 1], a, b, c, k, np.full(len(chosen), RELU))
-        every = np.arange(1, nodes + 1)
+        every = np.arange(1, nodes + 1, dtype=np.int32)
         start = rng.uniform(-1, 1, nodes)
         net = Network(f"random{number}", (Phase(nodes + 1, 2.0, law),), every, every, examples=start[None])
         way = trajectory(net, net.initial_state(start)[0], np.linspace(0, 2, 101))
@@ -142,7 +144,8 @@ def random_network(rng: np.random.Generator, nodes: int, limits: CellLimits, num
 
 def other_starts(net: Network, seed: int, n: int) -> np.ndarray:
     """Initial states [n, nodes] besides the network's own, drawn as that was."""
-    rng, found = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    found: list[NDArray[np.float64]] = []
     while len(found) < n:
         x0 = net.initial_state(rng.uniform(-1, 1, net.inputs.size))[0]
         if np.abs(trajectory(net, x0, np.linspace(0, 2, 101))).max() <= BOX:

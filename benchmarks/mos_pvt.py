@@ -286,7 +286,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    results = {}
+    results: dict[str, dict[str, Any]] = {}
     for name in given.pdk or ["gf180mcu", "ihp-sg13g2"]:
         pdk = load_pdk(name)
         rig = size_cells(Bench(pdk, prepare(pdk)))

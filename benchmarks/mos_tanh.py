@@ -77,7 +77,7 @@ def random_network(rng: np.random.Generator, nodes: int, mixed: bool, number: in
         phi = np.where((np.arange(n) % 2 == 0) & mixed, RELU, TANH)
         c = np.where(phi == RELU, np.maximum(c, 0.5 - 4 * np.abs(a)), c)
         law = Edges(chosen[:, 0], chosen[:, 1], a, -a, c, np.ones(n), phi)
-        every, start = np.arange(1, nodes + 1), rng.uniform(-1, 1, nodes)
+        every, start = np.arange(1, nodes + 1, dtype=np.int32), rng.uniform(-1, 1, nodes)
         net = Network(f"tanh{number}", (Phase(nodes + 1, 2.0, law),), every, every, examples=start[None])
         way = trajectory(net, net.initial_state(start)[0], np.linspace(0, 2, 101))
         if np.abs(way).max() <= BOX:

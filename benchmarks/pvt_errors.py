@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ jitter: {jitter}
 """
 
 
-def energy(kit_name: str, rows: list[dict[str, float]]) -> None:
+def energy(kit_name: str, rows: list[dict[str, Any]]) -> None:
     """Print the energy of ``rows`` and what one digit in transistors takes from the supply."""
     kit = load_pdk(kit_name)
     rig, network = size_cells(Bench(kit, prepare(kit))), load_network(network_path("digits_mos"))
@@ -49,7 +50,7 @@ def energy(kit_name: str, rows: list[dict[str, float]]) -> None:
     x0 = network.initial_state(load_data("digits:test", None, features=network.inputs.size, seed=0).x)[0]
     for row in rows:
         names = ("corner", "resistor", "supply", "temperature")
-        there = at_condition(rig, Condition(*(row[name] for name in names)))  # type: ignore[arg-type]
+        there = at_condition(rig, Condition(*(row[name] for name in names)))
         run = run_in_transistors(there, mos_deck(there, mos, mos_settings(network, DEFAULT_ERROR), x0))
         current = float(np.trapezoid(run.supply, run.tau) / np.ptp(run.tau))
         joules = current * row["supply"] * row["latency_s"]
@@ -67,7 +68,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     home = load_pdk(given.pdk).operating
 
-    def study(name: str, **keys: object) -> list[dict[str, float]]:
+    def study(name: str, **keys: object) -> list[dict[str, Any]]:
         plain = {
             "pdk": given.pdk, "dies": given.dies, "corners": "[tt]", "supply": home.supply,
             "temperatures": f"[{home.nominal_temperature}]", "write_error": "[0]", "of": "sample", "jitter": "[0]",
@@ -76,9 +77,9 @@ def main() -> None:
         file.write_text(STUDY.format(**(plain | keys)))
         record = api.study_pvt(file, out / name, workers=given.workers)
         print(f"{name}: {record['summary']['samples']} digits, changes nothing: {record['summary']['inert_axes']}")
-        rows: list[dict[str, float]] = record["conditions"]
+        rows: list[dict[str, Any]] = record["conditions"]
         for row in rows:
-            low, high = row["accuracy_interval"]  # type: ignore[misc]
+            low, high = row["accuracy_interval"]
             print(
                 f"  write error {1e3 * row['write_error']:g} mV, jitter {1e9 * row['jitter']:g} ns: accuracy "
                 f"{100 * row['accuracy']:.2f} % ({100 * low:.2f} to {100 * high:.2f} %), worst die "

@@ -124,6 +124,9 @@ def main() -> None:
     places = [nominal(kit), *grid(study, kit)]
     cells = measured(study, kit, places, NoProgress())
     test = digits("test")
+    y = test.y
+    if y is None:
+        raise SystemExit(f"{test.name} has no labels")
 
     def right(network: Network, at: int, larger: list[int]) -> tuple[np.ndarray, float]:
         of = network_cells(network)
@@ -132,7 +135,7 @@ def main() -> None:
         scale[larger] = 0.5
         edges = dies.edges(at, range(study.dies), scale)
         outputs, finite = dies.outputs(edges, network.initial_state(test.x), study.steps, given.workers)
-        return right_labels(outputs, finite, test.y).sum(axis=1), float((dies.units / scale**2).sum())
+        return right_labels(outputs, finite, y).sum(axis=1), float((dies.units / scale**2).sum())
 
     networks = {"as shipped": load_network(network_path("digits_mos"))}
     for name, spread in (("trained on without mismatch", None), ("trained on with the kit's mismatch", cells.spread)):
