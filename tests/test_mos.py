@@ -22,11 +22,13 @@ from kcnet_eda.files import resource_dir
 from kcnet_eda.network.graph import Edges, Phase
 from kcnet_eda.network.laws import IDENTITY, LEAKY_RELU, RELU
 from kcnet_eda.network.store import save_network
+from kcnet_eda.physical.calibration import TOLERANCE
 from kcnet_eda.physical.cell_design import CellLimits
 from kcnet_eda.physical.mos_cell import cell_edges, first_sizes, range_problems, snap_sizes
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.physical.relu_fit import box_points, fit_relu
-from kcnet_eda.study.mos.calibrate import TOLERANCE, calibrate
+from kcnet_eda.study.mos import calibrate as calibration
+from kcnet_eda.study.mos.calibrate import calibrate, pin_currents
 from kcnet_eda.study.mos.operating_point import operating_points
 from kcnet_eda.study.mos.rig import Bench
 from kcnet_eda.study.mos.sizing import size_cells
@@ -151,6 +153,28 @@ def test_a_theta_that_the_loop_cannot_reach_is_reported_with_the_reason(generic_
     )  # one unit for θ2 = 2: no source is left
     found = calibrate(tight, np.array([0.15, 0.5]), np.array([2.0, 0.1]))
     assert found.out_of_reach.tolist() == [0] and "narrower" in found.reason[0] and found.reason[1] == ""
+
+
+def test_a_cell_that_a_sweep_leaves_at_a_solution_of_no_circuit_is_measured_by_itself(generic_rig, monkeypatch):
+    """Seen in sky130: a node at 1184 V, and a cell that was off for the rest of its deck."""
+    known = calibrate(generic_rig, np.array([1.1, 0.5, 0.8]), np.array([0.3, 0.2, -0.4]))
+    wanted = pin_currents(generic_rig, known, fine=False)
+    swept, decks = calibration._sweep, []
+
+    def stuck(rig, sizes, theta, points, capacitance):
+        decks.append(theta[:, 0].tolist())
+        found = swept(rig, sizes, theta, points, capacitance)
+        if len(theta) > 1:
+            for currents in (found.source, found.sink):
+                currents.reshape(len(theta), points[1], points[0])[theta[:, 0] == 0.5, 1:] = 0.0
+        return found
+
+    monkeypatch.setattr(calibration, "_sweep", stuck)
+    found = pin_currents(generic_rig, known, fine=False)
+    assert decks == [[1.1, 0.5, 0.8], [1.1, 0.8], [0.5]]
+    # each point is Newton's to reltol, from another point before it
+    np.testing.assert_allclose(found.sink, wanted.sink, atol=1e-4)
+    np.testing.assert_allclose(found.source, wanted.source, atol=1e-4)
 
 
 def test_a_network_in_transistors_follows_the_ideal_law(tmp_path):

@@ -23,12 +23,13 @@ from kcnet_eda.tools.simulators import NGSPICE
 
 Floats = NDArray[np.float64]
 
-_VERSION = 6  # of what the loop and its fit do: results of another are not taken from the cache
+_VERSION = 7  # of what the loop and its fit do: results of another are not taken from the cache
 _AIM = 0.0015  # of full scale, what θ1 and θ2 are off at the box's edge: corrections stop here
 _RATIO_AIM = 0.003  # likewise of the two ends' currents; the sink's length has steps of 0.4 %
 _PASSES = 9
 _POINTS, _CHECK_POINTS = (81, 3), (81, 9)
 _LARGEST_DECK = 40  # cells: where one does not converge at once, ngspice steps gmin for all of a deck
+_DEAD = 0.4  # of what a cell's law gives: less at every x of a row is no solution that a cell has in silicon
 _TIMEOUT_S = 900.0
 _LARGEST_STEP = 0.5  # of θ, in one correction
 _SMALLEST_MOVE = 2e-4  # of θ: smaller moves say nothing about a slope
@@ -124,7 +125,7 @@ def pin_currents(rig: Rig, known: Calibration, copies: int = 1, *, fine: bool = 
     points = _CHECK_POINTS if fine else _POINTS
     x, u, weight = box_points(*points)
     mean = u * (BOX - np.abs(x) / 2)
-    found = _measure(rig, sizes, theta, points, capacitance=False)
+    found = _measure(rig, known.kind, sizes, theta, points, capacitance=False)
     units = known.kind.units(sizes)
     return MeasuredCells(theta[:, 0], theta[:, 1], units, mean + x / 2, mean - x / 2, weight, found.source, found.sink)
 
@@ -142,7 +143,7 @@ def supply_currents(rig: Rig, known: Calibration) -> tuple[float, float]:
     points = []
     for rows in (np.arange(1), np.arange(min(len(known.theta), _LARGEST_DECK))):
         sizes = known.sizes.rows(rows)
-        found = _measure(rig, sizes, known.theta[rows], _POINTS, capacitance=False)
+        found = _measure(rig, known.kind, sizes, known.theta[rows], _POINTS, capacitance=False)
         points.append((float(known.kind.units(sizes).sum()), float((found.supply * weight).sum())))
     (few, low), (many, high) = points
     a_unit = (high - low) / (many - few)
@@ -167,7 +168,7 @@ def _closed_loop(rig: Rig, kind: CellKind, theta: Floats, progress: Progress) ->
     with progress.stage(f"calibration of {n} cells", n) as advance:
         while passes < _PASSES and due.size:
             passes += 1
-            found = _measure(rig, sizes.rows(due), theta[due], _POINTS, capacitance=False)
+            found = _measure(rig, kind, sizes.rows(due), theta[due], _POINTS, capacitance=False)
             mean = (found.source + found.sink) / 2
             fit = sign[due] * kind.fit(x, weight, mean, theta[due])[:, :free]
             ratio = kind.ratio(weight, found.source, found.sink, sizes.rows(due))
@@ -220,7 +221,7 @@ def _checked(
 ) -> Calibration:
     """Measure what was arrived at, on a finer grid."""
     x, _, weight = box_points(*_CHECK_POINTS)
-    found = _measure(rig, sizes, theta, _CHECK_POINTS, capacitance=True)
+    found = _measure(rig, kind, sizes, theta, _CHECK_POINTS, capacitance=True)
     fitted = kind.fit(x, weight, (found.source + found.sink) / 2, theta)
     ideal = kind.law(theta, x)
     errors = np.abs(np.stack([found.source - ideal, found.sink - ideal]))
@@ -263,18 +264,37 @@ def _pin(measured: Floats, theta: Floats, units: Floats, kind: CellKind) -> Floa
     return np.asarray(np.where(clean, measured, a_unit * units))
 
 
-def _measure(rig: Rig, sizes: Sizes, theta: Floats, points: tuple[int, int], *, capacitance: bool) -> _Measured:
-    parts = []
-    for start in range(0, len(sizes), _LARGEST_DECK):
-        rows = np.arange(start, min(start + _LARGEST_DECK, len(sizes)))
-        parts.append(_sweep(rig, sizes.rows(rows), theta[rows], points, capacitance))
+def _measure(
+    rig: Rig, kind: CellKind, sizes: Sizes, theta: Floats, points: tuple[int, int], *, capacitance: bool
+) -> _Measured:
+    order, parts = [], []
+    decks = [np.arange(start, min(start + _LARGEST_DECK, len(sizes))) for start in range(0, len(sizes), _LARGEST_DECK)]
+    while decks:
+        rows = decks.pop(0)
+        found = _sweep(rig, sizes.rows(rows), theta[rows], points, capacitance)
+        dead = _dead(kind, theta[rows], found, points)
+        if dead.any() and len(rows) > 1:
+            # A compiled model has solutions that no transistor has (a node at a kilovolt), and a sweep that once found
+            # one stays there: such a cell is measured from a start of its own, the others without it.
+            decks = [*([rows[~dead]] if not dead.all() else []), *np.split(rows[dead], dead.sum()), *decks]
+            continue
+        order.append(rows)
+        parts.append(found)
+    back = np.argsort(np.concatenate(order))
     return _Measured(
-        np.concatenate([p.source for p in parts]),
-        np.concatenate([p.sink for p in parts]),
+        np.concatenate([p.source for p in parts])[back],
+        np.concatenate([p.sink for p in parts])[back],
         np.sum([p.supply for p in parts], axis=0),
-        np.concatenate([p.source_pin for p in parts]),
-        np.concatenate([p.target_pin for p in parts]),
+        np.concatenate([p.source_pin for p in parts])[back],
+        np.concatenate([p.target_pin for p in parts])[back],
     )
+
+
+def _dead(kind: CellKind, theta: Floats, found: _Measured, points: tuple[int, int]) -> NDArray[np.bool_]:
+    """Cells that at some common mode never come near what their law gives, [cells]."""
+    ideal = kind.law(theta, box_points(*points)[0])
+    most = [np.abs(i).reshape(len(theta), points[1], points[0]).max(axis=2) for i in (found.sink, ideal)]
+    return np.asarray((most[0] < _DEAD * most[1]).any(axis=1))
 
 
 def _sweep(rig: Rig, sizes: Sizes, theta: Floats, points: tuple[int, int], capacitance: bool) -> _Measured:
