@@ -41,9 +41,10 @@ SECTIONS = {
     "inference": "{samples: 10}",
 }
 #: Supply resistances, by the share they take; one alone where a digit behind a resistance takes 38 s.
-DROPS = {"ihp-sg13g2": "[0.1]"}
-#: The physical section's speeds.
+DROPS = {"ihp-sg13g2": "[0.1]", "sky130": "[]"}
+#: The physical section's speeds; fewer where ngspice takes a minute to read the models of one run.
 T_UNITS = "1u, 300n, 100n, 30n, 10n, 3n, 1n, 0.3n, 0.1n, 0.03n"
+FEW_T_UNITS = {"sky130": "1u, 300n, 100n, 30n, 10n, 3n"}
 
 
 def study_file(given: argparse.Namespace) -> str:
@@ -53,9 +54,9 @@ def study_file(given: argparse.Namespace) -> str:
     text += "".join(f"{name}: {SECTIONS[name]}\n" for name in wanted if name != "physical")
     if "physical" in wanted:
         samples = (given.mos_samples * len(given.pdk))[: len(given.pdk)]
-        common = f"t_units: [{T_UNITS}], noise_draws: 10"
         blocks = [
-            f"- {{pdk: {kit}, samples: {n}, {common}, drops: {DROPS.get(kit, '[0.1, 0.2, 0.3]')}}}\n"
+            f"- {{pdk: {kit}, samples: {n}, t_units: [{FEW_T_UNITS.get(kit, T_UNITS)}], noise_draws: 10, "
+            f"drops: {DROPS.get(kit, '[0.1, 0.2, 0.3]')}}}\n"
             for kit, n in zip(given.pdk, samples, strict=True)
         ]
         if given.currents:
