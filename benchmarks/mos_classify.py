@@ -1,6 +1,7 @@
 """The MOS digits network in transistors of real process kits, with the foundry's own models: does it classify?
 
-    python benchmarks/mos_classify.py [--pdk gf180mcu ihp-sg13g2] [--samples 100] [--network digits_mos] [--out DIR]
+    python benchmarks/mos_classify.py [--pdk gf180mcu ihp-sg13g2] [--samples 100] [--network digits_mos]
+        [--trim 32] [--out DIR]
 
 Test digits are drawn by a seed, every edge is a calibrated cell. A run that was interrupted goes on (``--out``). Prints
 a block a kit; exit code 1 where a target is missed or a kit's models are not there ('kcnet pdk install NAME').
@@ -12,6 +13,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -21,19 +23,20 @@ from kcnet_eda.errors import KcnetError
 from kcnet_eda.export.bundle import read_bundle
 
 SEED = 2310
+TRIM_DATA = "digits:train"
 ACCURACY, AGREEMENT = 0.93, 0.96
 _TIMEOUT_S = 3600.0  # a sample
 
 
-def one_kit(pdk: str, network: str, samples: int, jobs: int, out: Path, progress: RichProgress) -> bool:
+def one_kit(pdk: str, network: str, samples: int, jobs: int, trim: int, out: Path, progress: RichProgress) -> bool:
     """Export, simulate and print; whether the targets are met."""
-    bundle = out / pdk / "bundle"
+    place = out / (f"{pdk}-trim{trim}" if trim else pdk)
+    bundle = place / "bundle"
+    options: dict[str, Any] = {"trim": trim, "data": TRIM_DATA} if trim else {}
     started = time.monotonic()
-    exported = read_bundle(bundle) if bundle.is_dir() else export(network, bundle, level="mos", pdk=pdk)
+    exported = read_bundle(bundle) if bundle.is_dir() else export(network, bundle, level="mos", pdk=pdk, **options)
     took = time.monotonic() - started
-    r = simulate(
-        bundle, out / pdk / "run", samples=samples, seed=SEED, jobs=jobs, timeout_s=_TIMEOUT_S, progress=progress
-    )
+    r = simulate(bundle, place / "run", samples=samples, seed=SEED, jobs=jobs, timeout_s=_TIMEOUT_S, progress=progress)
     s, mos, error = r["summary"], r["mos"], r["node_error"]
     circuit, agree = r["accuracy"]["circuit"], r["agreement"]
     fit = mos["fit"]
@@ -42,6 +45,14 @@ def one_kit(pdk: str, network: str, samples: int, jobs: int, out: Path, progress
         f"and exported in {took:.0f} s; θ within {fit['max_theta_error']:.4f}, largest error "
         f"{100 * fit['max_error_of_full_scale']:.2f} % of full scale"
     )
+    if mos["trim"] is not None:
+        t = mos["trim"]
+        print(
+            f"  trimmed by {t['runs']} digits of {TRIM_DATA}: largest node error of a run, median and worst, "
+            f"{t['before'][0]:.3f}, {t['before'][1]:.3f} -> {t['after'][0]:.3f}, {t['after'][1]:.3f} model units; of "
+            f"{t['held_out']} others of it {t['held_out_before'][0]:.3f}, {t['held_out_before'][1]:.3f} -> "
+            f"{t['held_out_after'][0]:.3f}, {t['held_out_after'][1]:.3f}"
+        )
     for what, p, target in (("accuracy", circuit, ACCURACY), ("same label as the software", agree, AGREEMENT)):
         low, high = (100 * bound for bound in p["wilson95"])
         met = "met" if p["value"] >= target else "MISSED"
@@ -70,13 +81,14 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--network", default="digits_mos")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--trim", type=int, default=0, help="training digits that the cells are trimmed by")
     parser.add_argument("--out", type=Path, default=Path("runs/mos_classify"))
     chosen = parser.parse_args()
     good = True
     with RichProgress(Console(stderr=True)) as progress:
         for pdk in chosen.pdk:
             try:
-                good &= one_kit(pdk, chosen.network, chosen.samples, chosen.jobs, chosen.out, progress)
+                good &= one_kit(pdk, chosen.network, chosen.samples, chosen.jobs, chosen.trim, chosen.out, progress)
             except KcnetError as error:
                 print(f"{pdk}: NOT MEASURED\n{error}", file=sys.stderr, flush=True)
                 good = False
