@@ -20,6 +20,7 @@ from kcnet_eda.physical.calibration import CellGroup
 from kcnet_eda.physical.cell_kind import RELU_CELL
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 
 #: What each knob is expected to need, σ: a cell's parameters as shares of its full scale at the box's edge, the ratio
 #: of its two ends' currents, and a node's capacitance as a share of C.
@@ -76,14 +77,14 @@ class Knobs:
             for a, b, n, free in zip(self._bounds[:-1], self._bounds[1:], self._cells, self._free, strict=True)
         ]
 
-    def sensitivity(self, start: Floats, instants: Floats) -> Floats:
+    def sensitivity(self, start: Floats, instants: Floats) -> Singles:
         """∂v/∂knob along the trained run from ``start`` [nodes], model units, at rising ``instants``:
-        [instants, nodes, size]."""
+        [instants, nodes, size], in single precision since it is kept for all runs."""
         x = np.concatenate([np.zeros((1, self.size)), _MOVE * np.eye(self.size)])
-        ways = self._run(x, start, instants)
-        return (ways[:, 1:] - ways[:, :1]).transpose(0, 2, 1) / _MOVE
+        ways = self.runs(x, start, instants)
+        return ((ways[:, 1:] - ways[:, :1]).transpose(0, 2, 1) / _MOVE).astype(np.float32)
 
-    def _run(self, x: Floats, start: Floats, instants: Floats) -> Floats:
+    def runs(self, x: Floats, start: Floats, instants: Floats) -> Floats:
         """Runs with knobs turned by each row of ``x`` [n, size]: [instants, n, nodes]."""
         parts = []
         for group, part in zip(self._groups, self._parts(x), strict=True):
@@ -131,10 +132,14 @@ class Trimmer:
     and the runs' differences [instants, nodes] from the trained ones with all knobs at rest, and then again and again.
     σ_v, what no knob makes up for, is taken to be the rms of the first differences: much of them stays."""
 
-    def __init__(self, knobs: Knobs, sensitivities: Sequence[Floats], differences: Sequence[Floats]) -> None:
+    def __init__(self, knobs: Knobs, sensitivities: Sequence[Singles], differences: Sequence[Floats]) -> None:
         self._rows = [s.reshape(-1, knobs.size) for s in sensitivities]
         self._unexplained = max(float(np.sqrt(np.mean(np.square(differences)))), _LEAST)
-        self._normal: Floats = np.sum([rows.T @ rows for rows in self._rows], axis=0) / self._unexplained**2
+        normal = np.zeros((knobs.size, knobs.size))
+        for rows in self._rows:
+            exact = rows.astype(np.float64)
+            normal += exact.T @ exact
+        self._normal = normal / self._unexplained**2
         self._turns = knobs.spread > 0
         self._prior = 1 / np.where(self._turns, knobs.spread, np.inf) ** 2
         self._coarse = knobs.coarse

@@ -25,7 +25,7 @@ from kcnet_eda.study.mos.run import mos_deck, run_in_transistors
 Floats = NDArray[np.float64]
 
 ROUNDS = 3  # of turning the knobs; the best of what was run, untrimmed included, is taken
-MOST_KNOBS = 4000  # their normal matrix has 128 MB then, and a run's sensitivities some more
+MOST_BYTES = 2e9  # of all runs' sensitivities
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,16 +55,20 @@ def trimmed(
     Raises
     ------
     InvalidInputError
-        The network has more cells than can be trimmed.
+        The network has too many cells and nodes to be trimmed by so many runs.
     ToolFailedError, NotConvergedError, RunTimeoutError
         The simulator gave no result; the message names its log.
     """
     knobs = Knobs(mos.groups, starts.shape[1] - 1)
-    if knobs.size > MOST_KNOBS:
-        raise InvalidInputError(
-            f"network {net.name!r}", [f"has {knobs.size} knobs to trim, above {MOST_KNOBS}"], "Leave out --trim."
-        )
     instants = np.linspace(0, net.duration, round(INSTANTS * net.duration) + 1)
+    needed = 4 * len(starts) * instants.size * (starts.shape[1] - 1) * knobs.size
+    if needed > MOST_BYTES:
+        most = int(MOST_BYTES * len(starts) / needed)
+        raise InvalidInputError(
+            f"--trim {len(starts)}",
+            [f"takes {needed / 1e9:.1f} GB for {knobs.size} knobs of network {net.name!r}, above {MOST_BYTES / 1e9:g}"],
+            f"{most} runs can be had." if most else "Leave out --trim.",
+        )
     runs = (ROUNDS + 1) * len(starts) + 2 * len(held_out)
     with (progress or NoProgress()).stage(f"trimming {knobs.size} knobs", runs) as advance:
 
