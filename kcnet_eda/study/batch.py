@@ -44,10 +44,10 @@ def run_jobs(bench: Bench, jobs: Sequence[Job], workers: int, done: Callable[[st
     On Ctrl-C, or if ``done`` raises, every simulator is killed before the exception goes on.
     """
     with ThreadPoolExecutor(workers, thread_name_prefix="simulator") as pool:
-        pending: set[Future[list[tuple[Job, Result]]]] = {
-            pool.submit(_run_batch, bench, number, batch) for number, batch in enumerate(_batches(jobs, workers))
-        }
-        try:
+        pending: set[Future[list[tuple[Job, Result]]]] = set()
+        try:  # from the first submission on: a simulator may run already when Ctrl-C comes
+            for number, batch in enumerate(_batches(jobs, workers)):
+                pending.add(pool.submit(_run_batch, bench, number, batch))
             while pending:
                 ended, pending = wait(pending, return_when=FIRST_COMPLETED)
                 for future in ended:
