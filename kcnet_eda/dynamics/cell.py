@@ -90,10 +90,10 @@ class Cell(Settings):
     def _rises(self) -> Cell:
         most = self._most_a_unit()
         if 2 * self.compression * most >= 1:
-            whose = "a cell, each counted as one unit without units," if self.units is None else "a cell over its units"
+            counted = " (without units every cell counts as one)" if self.units is None else ""
             raise ValueError(
-                f"compression must be below {1 / (2 * most):.3g}: the largest current of {whose} is {most:g} within "
-                "the range, and a current that loses more than that turns over before it"
+                f"compression must be below {1 / (2 * most):.3g}: a current turns over at 1/(2·compression) a unit, "
+                f"and in the range and its box there are currents of {most:.3g} a unit{counted}"
             )
         return self
 

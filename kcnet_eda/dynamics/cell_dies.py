@@ -59,7 +59,8 @@ class Departures:
         return np.asarray(current - self.compression / units * current**2 + self.leakage)
 
 
-#: All that calibrated cells depart by, but for the sink, which is trimmed by its length: ngspice, 3.3 V kits.
+#: What calibrated cells depart by, but for the sink, which is trimmed by its length, and the little that they saturate:
+#: ngspice, 3.3 V kits.
 TYPICAL = Departures(rounding=0.1, leakage=0.00125, lag=0.02, sigma_theta1=0.03, sigma_theta2=0.04)
 
 
