@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from kcnet_eda.dynamics.cell import CellRange
+from kcnet_eda.dynamics.cell import CellRange, Units
 from kcnet_eda.dynamics.cell_dies import TYPICAL, Departures, solve_die
 from kcnet_eda.network.data import DataSet, load_data
 from kcnet_eda.network.graph import Network, labels, margins
@@ -22,14 +22,18 @@ from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.study.accuracy import wilson
 
 WORSE = replace(TYPICAL, sigma_theta1=0.04, sigma_theta2=0.06, sigma_gain=0.05)
+#: The largest |θ1| and θ2 of a unit: a cell of k units loses 1/k of the compression.
+UNIT = Units().slope_per_unit, Units().offset_per_unit
 CASES = {
     "Eq. (6)": Departures(),
     "corner 0.1, parabola": Departures(rounding=0.1),
     "corner 0.1, softplus": Departures(rounding=0.1, shape="softplus"),
     "leakage 0.00125 (2.5 nA of 2 µA)": Departures(leakage=0.00125),
+    "compression 0.03 a unit": Departures(compression=0.03, unit=UNIT),
     "lag 0.02": Departures(lag=0.02),
     "mismatch: θ1 3 %, θ2 0.04": Departures(sigma_theta1=0.03, sigma_theta2=0.04),
     "all together, parabola": TYPICAL,
+    "all together, and compression 0.03 a unit": replace(TYPICAL, compression=0.03, unit=UNIT),
     "all together, softplus": replace(TYPICAL, shape="softplus"),
     "all together, and sink over source 4 %": replace(TYPICAL, sigma_gain=0.04),
     "worse: all, θ1 4 %, θ2 0.06, sink over source 5 %": WORSE,

@@ -12,7 +12,8 @@ from kcnet_eda.dynamics.solvers import rk4
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.files import resource_dir
 from kcnet_eda.network.data import digits
-from kcnet_eda.network.graph import labels
+from kcnet_eda.network.graph import Edges, Network, Phase, labels
+from kcnet_eda.network.laws import eq6
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.physical.cell_design import BOX, CellLimits
 from kcnet_eda.physical.mos_cell import cell_edges, first_sizes, range_problems, snap_sizes
@@ -23,7 +24,7 @@ from kcnet_eda.tools.pdk import prepare
 
 torch = pytest.importorskip("torch", reason="NOT RUN: torch is not installed")
 
-from kcnet_eda.dynamics.cell import Cell, CellRange, cell_rate, draw_dies, heun  # noqa: E402
+from kcnet_eda.dynamics.cell import Cell, CellRange, Units, cell_rate, draw_dies, heun  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -35,37 +36,122 @@ def ends_of(edges):
     return edges.source.astype(np.uintp), edges.target.astype(np.uintp)
 
 
-def plain_rate(ends, cell, dies, v):
+def plain_rate(ends, corner, dies, v):
     """The right-hand side in torch's own words, one die after the other: the oracle."""
+    loss = torch.zeros(1) if corner.compression is None else torch.from_numpy(corner.compression)
     source, target = (torch.from_numpy(nodes.astype(np.int64)) for nodes in ends)
     flows = []
     for die, share in enumerate(torch.tensor_split(v, dies[0].shape[1], dim=1)):
         theta1, theta2, gain = (p[:, die, None] for p in dies)
         x = theta1 * (share[source] - share[target]) + theta2
-        bend = (x + cell.rounding) ** 2 / (4 * cell.rounding)
-        current = torch.where(x.abs() < cell.rounding, bend, torch.relu(x)) + cell.leakage
+        bend = (x + corner.rounding) ** 2 / (4 * corner.rounding)
+        current = torch.where(x.abs() < corner.rounding, bend, torch.relu(x))
+        current = current - loss[:, None] * current**2 + corner.leakage
         flow = torch.zeros_like(share).index_add(0, target, current).index_add(0, source, -gain * current)
         flows.append(torch.cat([torch.zeros_like(flow[:1]), flow[1:]]))
     return torch.cat(flows, dim=1)
 
 
-@pytest.mark.parametrize("dies", [1, 3, 6])
-def test_value_and_gradient_equal_torchs_to_1e_10(dies):
-    rng = np.random.default_rng(dies)
+def drawn_at_random(seed):
+    """Ends and θ of 60 edges between 6 nodes, v [6, 6]."""
+    rng = np.random.default_rng(seed)
     source = rng.integers(0, 6, 60)
     target = (source + rng.integers(1, 6, 60)) % 6
     ends = source.astype(np.uintp), target.astype(np.uintp)
     theta = [torch.from_numpy(p).requires_grad_() for p in rng.normal(0, 0.3, (2, 60))]
-    v0 = torch.from_numpy(rng.normal(0, 1, (6, 6))).requires_grad_()
-    pull = torch.from_numpy(rng.normal(0, 1, (6, 6)))
-    cell = Cell(rounding=0.2, leakage=0.01, sigma_theta1=0.1)
+    return ends, theta, torch.from_numpy(rng.normal(0, 1, (6, 6))).requires_grad_()
+
+
+SATURATING = {"compression": 0.04}, {"compression": 0.3, "units": Units()}
+
+
+@pytest.mark.parametrize("saturation", [{}, *SATURATING])
+@pytest.mark.parametrize("dies", [1, 3, 6])
+def test_value_and_gradient_equal_torchs_to_1e_10(dies, saturation):
+    ends, theta, v0 = drawn_at_random(dies)
+    pull = torch.from_numpy(np.random.default_rng(9).normal(0, 1, (6, 6)))
+    cell = Cell(rounding=0.2, leakage=0.01, sigma_theta1=0.1, **saturation)
+    corner = cell.corner(*theta)
     found = []
     for of_cells in (cell_rate, plain_rate):
         drawn = draw_dies(cell, *theta, dies, torch.Generator().manual_seed(1))
-        *_, end = heun(lambda v, f=of_cells, d=drawn: f(ends, cell, d, v), v0, 1.0, 4)
+        *_, end = heun(lambda v, f=of_cells, d=drawn: f(ends, corner, d, v), v0, 1.0, 4)
         found.append([end.detach(), *torch.autograd.grad((pull * end).sum(), [v0, *theta])])
     for ours, theirs in zip(*found, strict=True):
         assert float((ours - theirs).abs().max()) < 1e-10
+
+
+@pytest.mark.parametrize("saturation", SATURATING)
+def test_the_gradient_with_compression_equals_finite_differences(saturation):
+    ends, theta, v0 = drawn_at_random(4)
+    cell = Cell(rounding=0.2, lag=0.02, **saturation)
+
+    def rate(v, theta1, theta2):
+        dies = draw_dies(cell, theta1, theta2, 3, torch.Generator().manual_seed(1))
+        return cell_rate(ends, cell.corner(theta1, theta2), dies, v, cell.lag)
+
+    assert torch.autograd.gradcheck(rate, (v0, *theta), eps=1e-6, atol=1e-7, rtol=1e-6)
+
+
+def test_without_compression_the_kernel_has_no_such_term():
+    """A term of 0 would round sums otherwise, and the shipped network is reproducible bit by bit."""
+    _, theta, _ = drawn_at_random(0)
+    assert Cell(units=Units()).corner(*theta).compression is None
+
+
+@pytest.mark.parametrize(("units", "k"), [(None, 1), (Units(), 7)])
+def test_a_saturating_edge_from_ground_follows_the_logistic(units, k):
+    """y = θ2 − θ1·v of an edge into a free node has dy/dτ = −θ1·(y − c·y²)."""
+    theta1, theta2, c = 1.0, 1.0, 0.04 / k
+    decay = np.exp(-theta1)
+    wanted = (theta2 - 1 / (c + (1 / theta2 - c) / decay)) / theta1
+    theta = [torch.tensor([p], dtype=torch.float64) for p in (theta1, theta2)]
+    none = dict.fromkeys(("rounding", "leakage", "sigma_theta1", "sigma_theta2", "sigma_gain"), 0.0)
+    cell = Cell(compression=0.04, units=units, **none)
+    ends = np.zeros(1, np.uintp), np.ones(1, np.uintp)
+    dies = draw_dies(cell, *theta, 1, torch.Generator())
+    v0 = torch.zeros(2, 1, dtype=torch.float64)
+    *_, trained = heun(lambda v: cell_rate(ends, cell.corner(*theta), dies, v), v0, 1.0, 2000)
+    assert float(trained[1, 0]) == pytest.approx(wanted, abs=1e-7)
+    phase = Phase(2, 1.0, Edges(*ends, *eq6(np.array([theta1]), np.array([theta2])), np.zeros(1, np.uint8)))
+    network = Network("one", (phase,), np.array([1]), np.array([1]), ("0", "a"))
+    unit = None if units is None else (units.slope_per_unit, units.offset_per_unit)
+    built, _ = solve_die(network, np.zeros((1, 1)), Departures(compression=0.04, unit=unit), np.random.default_rng(0))
+    assert built[0, 1] == pytest.approx(wanted, abs=1e-9)
+
+
+@pytest.mark.parametrize("saturation", SATURATING)
+def test_saturating_cells_in_training_are_those_of_the_independent_check(shipped, saturation):
+    x, edges = digits("train").x[:20], shipped.phases[0].edges
+    cell = Cell(sigma_theta1=0, sigma_theta2=0, sigma_gain=0, **saturation)
+    unit = None if cell.units is None else (cell.units.slope_per_unit, cell.units.offset_per_unit)
+    plain = Departures(rounding=cell.rounding, leakage=cell.leakage)
+    built, linear = (
+        solve_die(shipped, x, departures, np.random.default_rng(0))[0]
+        for departures in (replace(plain, compression=cell.compression, unit=unit), plain)
+    )
+    theta = torch.tensor(edges.a), torch.tensor(edges.c)
+    corner, dies = cell.corner(*theta), draw_dies(cell, *theta, 1, torch.Generator())
+    v0 = torch.from_numpy(shipped.initial_state(x).T.copy())
+    *_, trained = heun(lambda v: cell_rate(ends_of(edges), corner, dies, v), v0, shipped.duration, 1600)
+    moved = np.abs(built - linear).max()
+    assert np.abs(trained.numpy().T - built).max() < 1e-3 * moved
+
+
+def test_compression_that_turns_a_current_over_is_refused():
+    """Without units the largest current is 4·2 + 2 of one unit; with them 4·2/13 + 0.65, and less a unit of others."""
+    of_unit = 4 * 2 / 13 + 0.65
+    steep = CellRange(theta1_min=1.0)  # 7 units at least: 4·2/13 + 2/7 each; a cell of θ1 = 0 has 0.65
+    cases = [({}, 10.0), ({"units": Units()}, of_unit), ({"units": Units(), "range": steep}, 4 * 2 / 13 + 2 / 7)]
+    for settings, largest in cases:
+        Cell(compression=0.499 / largest, **settings)
+        with pytest.raises(ValueError, match=r"compression must be below .* turns over"):
+            Cell(compression=0.501 / largest, **settings)
+    # no cell of the range has a larger current a unit
+    held, units = CellRange(), Units()
+    theta1, theta2 = torch.from_numpy(np.random.default_rng(0).uniform([[0], [-2]], [[2], [2]], (2, 100_000)))
+    theta1, theta2 = held.nearest(theta1, theta2)
+    assert float(((4 * theta1 + theta2) / units.of(theta1, theta2)).max()) <= of_unit
 
 
 def test_a_die_without_departures_is_eq6(shipped):
@@ -85,7 +171,8 @@ def test_the_lag_without_a_state_per_edge_is_near_the_pole(shipped):
     cell = Cell(lag=0.02, leakage=0, sigma_theta1=0, sigma_theta2=0, sigma_gain=0)
     dies = draw_dies(cell, torch.tensor(edges.a), torch.tensor(edges.c), 1, torch.Generator())
     v0 = torch.from_numpy(shipped.initial_state(x).T.copy())
-    *_, cheap = heun(lambda v: cell_rate(ends_of(edges), cell, dies, v), v0, shipped.duration, 50)
+    corner = cell.corner(torch.tensor(edges.a), torch.tensor(edges.c))
+    *_, cheap = heun(lambda v: cell_rate(ends_of(edges), corner, dies, v, cell.lag), v0, shipped.duration, 50)
     left, moved = (np.sqrt(((v - lagging) ** 2).mean()) for v in (cheap.numpy().T, nominal))
     assert left < 0.35 * moved
 
@@ -146,6 +233,8 @@ def test_every_wrong_setting_of_the_cell_is_named(tmp_path):
         train(write(tmp_path, start="digits"), tmp_path / "n.kcnet")
     with pytest.raises(InvalidInputError, match="no epoch begins"):
         train(write(tmp_path, epochs=2), tmp_path / "n.kcnet")
+    with pytest.raises(InvalidInputError, match=r"cell: compression must be below 0\.05: "):
+        train(write(tmp_path, cell={"compression": 0.06}), tmp_path / "n.kcnet")
     alone = {k: v for k, v in SMALL.items() if k != "topology"}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(alone | {"start": "nowhere"}))
     with pytest.raises(InvalidInputError, match="no network of this name"):

@@ -1,7 +1,7 @@
 """What training knows of the MOS cell: the θ that can be built, and how a built edge differs from Eq. (6).
 
-Saturation is not modelled: a cell is sized to be linear for every |v_s − v_d| up to twice the node range, and the
-voltage penalty keeps nodes within that range.
+Of saturation only the onset is modelled, ``compression``: a cell is sized to carry, for every |v_s − v_d| up to twice
+the node range, well less than it can, and the voltage penalty keeps nodes within that range.
 """
 
 from __future__ import annotations
@@ -68,12 +68,15 @@ class Cell(Settings):
 
     Without ``units`` all cells have the same σ. With it σ are those of a cell of one unit, and of k units by Pelgrom's
     rule: of θ1 and of the gain 1/√k of them, of θ2 √k times. ``bias_*`` are a die's own: they move all its cells.
+    ``compression`` is the onset of saturation: of a cell of one unit, what its current loses over its square; a cell of
+    k units loses 1/k of that. Without ``units`` every cell is of one unit.
     """
 
     begin: Annotated[float, Field(ge=0, lt=1)] = 0.0  # fraction of the epochs from which the cell replaces Eq. (6)
     range: CellRange = CellRange()
     rounding: NotNegative = 0.1  # half the width of the corner
     leakage: NotNegative = 0.00125  # of an edge that is off
+    compression: NotNegative = 0.0  # over the square of the current, of a cell of one unit
     lag: NotNegative = 0.0  # of each edge current behind its voltages
     sigma_theta1: NotNegative = 0.03  # over θ1
     sigma_theta2: NotNegative = 0.04
@@ -82,6 +85,37 @@ class Cell(Settings):
     bias_theta1: NotNegative = 0.0  # over θ1
     bias_theta2: NotNegative = 0.0  # a unit; 1 unit a cell without ``units``
     dies: Annotated[int, Field(ge=1)] = 8  # among which each batch is shared out
+
+    @model_validator(mode="after")
+    def _rises(self) -> Cell:
+        most = self._most_a_unit()
+        if 2 * self.compression * most >= 1:
+            counted = " (without units every cell counts as one)" if self.units is None else ""
+            raise ValueError(
+                f"compression must be below {1 / (2 * most):.3g}: a current turns over at 1/(2·compression) a unit, "
+                f"and in the range and its box there are currents of {most:.3g} a unit{counted}"
+            )
+        return self
+
+    def _most_a_unit(self) -> float:
+        """The largest current in the box over the units of its cell, of all cells in the range."""
+        of_slope, held = 2 * self.range.box, self.range
+        if self.units is None:
+            return of_slope * held.theta1_max + held.theta2_max
+        per_1, per_2 = self.units.slope_per_unit, self.units.offset_per_unit
+        least = float(self.units.of(*torch.tensor([held.theta1_min, 0.0], dtype=torch.float64)))
+        steep = of_slope * min(per_1, held.theta1_max / least) + min(per_2, held.theta2_max / least)
+        return max(steep, min(per_2, held.theta2_max))  # a cell of θ1 = 0 can be of fewer units than any other
+
+    def units_of(self, theta1: Tensor, theta2: Tensor) -> Tensor:
+        """The units of each cell, [E], which no gradient sees."""
+        return torch.ones_like(theta1.detach()) if self.units is None else self.units.of(theta1, theta2)
+
+    def corner(self, theta1: Tensor, theta2: Tensor) -> Corner:
+        """What all dies of cells made to be ``theta1`` and ``theta2`` [E] share."""
+        if self.compression == 0:
+            return Corner(self.rounding, self.leakage)
+        return Corner(self.rounding, self.leakage, (self.compression / self.units_of(theta1, theta2)).numpy())
 
 
 def draw_dies(
@@ -92,7 +126,7 @@ def draw_dies(
     def normal(sigma: float, rows: int = len(theta1)) -> Tensor:
         return sigma * torch.randn(rows, dies, generator=generator, dtype=torch.float64)
 
-    k = torch.ones_like(theta1)[:, None] if cell.units is None else cell.units.of(theta1, theta2)[:, None]
+    k = cell.units_of(theta1, theta2)[:, None]
     root = k.sqrt()
     theta1 = theta1[:, None] * (1 + normal(cell.sigma_theta1) / root)
     theta2, gain = theta2[:, None] + normal(cell.sigma_theta2) * root, 1 + normal(cell.sigma_gain) / root
@@ -122,15 +156,14 @@ def _numpy(dies: Any) -> Dies:
     return theta1, theta2, gain
 
 
-def cell_rate(ends: Ends, cell: Cell, dies: tuple[Tensor, Tensor, Tensor], v: Tensor) -> Tensor:
+def cell_rate(ends: Ends, corner: Corner, dies: tuple[Tensor, Tensor, Tensor], v: Tensor, lag: float = 0.0) -> Tensor:
     """dv/dτ [nodes, samples] of cells at ``v`` [nodes, samples]; differentiable in v and in the dies' θ1 and θ2.
 
     A pole of time constant ``lag`` in every edge current acts, to first order in it, as currents that see the voltages
     of ``lag`` ago; that needs no state per edge.
     """
-    corner = Corner(cell.rounding, cell.leakage)
     rate: Tensor = _CellRate.apply(ends, corner, v, *dies)
-    return rate if cell.lag == 0 else _CellRate.apply(ends, corner, v - cell.lag * rate, *dies)
+    return rate if lag == 0 else _CellRate.apply(ends, corner, v - lag * rate, *dies)
 
 
 def heun(slope: Callable[[Tensor], Tensor], v: Tensor, duration: float, steps: int) -> Iterator[Tensor]:

@@ -1,6 +1,8 @@
 """A network's cells as built on one die, solved with a pole in every edge current: the check of what training assumes.
 
-    x = θ1·(v_s − v_d) + θ2,    lag·di/dτ = corner(x) + leakage − i,    i enters d and gain·i leaves s
+    x = θ1·(v_s − v_d) + θ2,    y = corner(x),    lag·di/dτ = y − compression/k·y² + leakage − i
+
+of a cell of k units; i enters d and gain·i leaves s.
 
 Slow and plain on purpose, and without the short cuts of training: its own law, and a state for each edge.
 """
@@ -24,18 +26,29 @@ _STEPS_PER_LAG = 4  # RK4 is stable up to a lag over 2.8 steps
 @dataclass(frozen=True)
 class Departures:
     """How edges depart from Eq. (6); currents in I_u, times in T_u. ``rounding`` is half the width of a parabola or the
-    scale of a softplus, of which the softplus carries 2.8 times as much current where Eq. (6) turns on."""
+    scale of a softplus, of which the softplus carries 2.8 times as much current where Eq. (6) turns on. ``unit`` is the
+    largest |θ1| and the largest θ2 of a cell of one unit, without which every cell is of one: a cell is of as few as
+    carry its nominal θ, and loses the less by saturation. No σ here follows the units."""
 
     rounding: float = 0.0
     shape: Literal["parabola", "softplus"] = "parabola"
     leakage: float = 0.0
+    compression: float = 0.0  # over the square of the current, of a cell of one unit
+    unit: tuple[float, float] | None = None
     lag: float = 0.0
     sigma_theta1: float = 0.0  # over θ1
     sigma_theta2: float = 0.0
     sigma_gain: float = 0.0
 
-    def corner(self, x: Floats) -> Floats:
-        """The current of an edge whose cell Eq. (6) gives ReLU(x), settled."""
+    def units(self, theta1: Floats, theta2: Floats) -> Floats:
+        """How many units each cell is, [E]."""
+        if self.unit is None:
+            return np.ones(theta1.shape)
+        need = np.maximum(np.abs(theta1) / self.unit[0], theta2 / self.unit[1])
+        return np.maximum(1.0, np.ceil(need - 1e-9))
+
+    def current(self, x: Floats, units: Floats) -> Floats:
+        """The current of edges whose cells, of so many ``units``, Eq. (6) gives ReLU(x), settled."""
         if self.rounding == 0:
             current = np.maximum(x, 0.0)
         elif self.shape == "softplus":
@@ -43,10 +56,11 @@ class Departures:
         else:
             within = np.clip(x, -self.rounding, self.rounding) + self.rounding
             current = np.maximum(x - self.rounding, 0.0) + within**2 / (4 * self.rounding)
-        return np.asarray(current + self.leakage)
+        return np.asarray(current - self.compression / units * current**2 + self.leakage)
 
 
-#: All that calibrated cells depart by, but for the sink, which is trimmed by its length: ngspice, 3.3 V kits.
+#: What calibrated cells depart by, but for the sink, which is trimmed by its length, and the little that they saturate:
+#: ngspice, 3.3 V kits.
 TYPICAL = Departures(rounding=0.1, leakage=0.00125, lag=0.02, sigma_theta1=0.03, sigma_theta2=0.04)
 
 
@@ -63,12 +77,13 @@ def solve_die(
     theta1 = (e.a * (1 + d.sigma_theta1 * rng.standard_normal(len(e))))[:, None]
     theta2 = (e.c + d.sigma_theta2 * rng.standard_normal(len(e)))[:, None]
     gain = 1 + d.sigma_gain * rng.standard_normal(len(e))
+    units = d.units(e.a, e.c)[:, None]
     ends, every = np.concatenate([e.target, e.source]), np.arange(len(e))
     weight = np.concatenate([np.ones(len(e)), -gain]) * (ends != 0)  # ground is held
     into = csr_array((weight, (ends, np.concatenate([every, every]))), shape=(phase.n_nodes, len(e)))
 
     def settled(v: Floats) -> Floats:
-        return d.corner(theta1 * (v[e.source] - v[e.target]) + theta2)
+        return d.current(theta1 * (v[e.source] - v[e.target]) + theta2, units)
 
     def slope(state: Floats) -> Floats:
         v, i = np.split(state, [phase.n_nodes])

@@ -197,7 +197,12 @@ class Model:
         near1, near2 = straight_through(near1, theta1), straight_through(near2, theta2)
         dies = draw_dies(cell, near1, near2, min(cell.dies, v0.shape[1]), self.dies)
         ends = tuple(e[self.alive].numpy().astype(np.uintp) for e in (self.source, self.target))
-        states = heun(lambda v: cell_rate((ends[0], ends[1]), cell, dies, v), v0, self.settings.duration, self._steps)
+        corner = cell.corner(near1, near2)
+
+        def slope(v: Tensor) -> Tensor:
+            return cell_rate((ends[0], ends[1]), corner, dies, v, cell.lag)
+
+        states = heun(slope, v0, self.settings.duration, self._steps)
         return torch.stack([v0, *states])
 
     def mean_currents(self, x: Tensor) -> Tensor:
