@@ -1,7 +1,7 @@
 """What the MOS edge cell does in ngspice with the foundries' own models, against what was asked of it.
 
     python benchmarks/mos_cell.py [--pdk gf180mcu --pdk ihp-sg13g2] [--edges 200] [--networks 20] [--trim 64]
-        [--edge-seed 20261401] [--seed 20261430] [--json OUT.json] [--plot OUT.html]
+        [--edge-seed 20261701] [--seed 20261730] [--json OUT.json] [--plot OUT.html]
 
 Random edges: θ uniform in the stated range, each calibrated and then measured over the whole box of node voltages.
 Random networks: 3 to 8 nodes, their edges calibrated likewise, the largest node error over 2·T_u against the ideal law.
@@ -10,7 +10,7 @@ ideal law: some multiply them so much that no circuit of edges as good as asked 
 is trimmed, as ``kcnet export --trim`` does, by runs from other initial voltages than the one that it is judged by.
 Seeds are written here; those that are taken if none is given were not used while the cell was made. Edges of seeds
 20240611, 20261201 and 20261301 and networks of 20240612, 20261124 to 20261127, 20261130 and 20261330 were, for its
-well, clamp, lead, sink and trickle.
+well, clamp, lead, sink and trickle; four networks of 20261430 for the trimming.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from kcnet_eda.study.mos.trim import trimmed
 from kcnet_eda.tools.pdk import prepare
 from kcnet_eda.tools.simulators import NGSPICE
 
-EDGE_SEED, NETWORK_SEED = 20261401, 20261430
+EDGE_SEED, NETWORK_SEED = 20261701, 20261730
 THETA1, THETA2 = 1.25, 1.25
 T_UNITS = (1e-6, 300e-9, 100e-9, 30e-9, 10e-9)
 JUDGED_T_UNIT = 300e-9
