@@ -32,22 +32,22 @@ _FINER = 10
 
 @dataclass(frozen=True, eq=False)
 class _Trained:
-    """The trained runs from initial states ``x0`` [n, nodes] at model times ``fine``: ``v`` [n, fine, nodes] without
+    """The trained runs from initial states ``x0`` [n, nodes] at model ``times``: ``v`` [n, times, nodes] without
     ground. Every ``_FINER``-th time is an instant that runs are compared at."""
 
     x0: Floats
-    fine: Floats
+    times: Floats
     v: Floats
 
     @staticmethod
-    def of(net: Network, x0: Floats, fine: Floats) -> _Trained:
-        return _Trained(x0, fine, np.stack([trajectory(net, x, fine)[:, 1:] for x in x0]))
+    def of(net: Network, x0: Floats, times: Floats) -> _Trained:
+        return _Trained(x0, times, np.stack([trajectory(net, x, times)[:, 1:] for x in x0]))
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """A run against the trained one: the largest node error at any instant of either, and the differences
-    [instants, nodes] without ground, both in V_u."""
+    """A run against the trained one: the largest node error at any of its steps, and the differences [instants,
+    nodes] without ground, both in V_u."""
 
     error: float
     difference: Floats
@@ -91,8 +91,8 @@ def trimmed(
         def compared(circuit: MosCircuit, trained: _Trained) -> list[_Run]:
             return _compared(rig, circuit, settings, trained, advance)
 
-        fine = np.linspace(0, net.duration, _FINER * (instants.size - 1) + 1)
-        own, others = (_Trained.of(net, x0, fine) for x0 in (starts, held_out))
+        times = np.linspace(0, net.duration, _FINER * (instants.size - 1) + 1)
+        own, others = (_Trained.of(net, x0, times) for x0 in (starts, held_out))
         found = before = compared(mos, own)
         sensitivities = [knobs.sensitivity(x[1:], instants) for x in starts]
         trimmer = Trimmer(knobs, sensitivities, [run.difference for run in before])
@@ -114,8 +114,8 @@ def _compared(rig: Rig, mos: MosCircuit, settings: SolverSettings, trained: _Tra
 
     def run(x: Floats, v: Floats) -> _Run:
         way = run_in_transistors(rig, mos_deck(rig, mos, settings, x), cancel=cancel)
-        error = np.abs(way.v - _at(way.tau, trained.fine, v)).max()
-        return _Run(float(error), (_at(trained.fine, way.tau, way.v) - v)[::_FINER])
+        error = np.abs(way.v - _at(way.tau, trained.times, v)).max()
+        return _Run(float(error), (_at(trained.times, way.tau, way.v) - v)[::_FINER])
 
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="simulator") as pool:
         found: list[_Run] = []
