@@ -44,10 +44,10 @@ __all__ = [
     "train",
 ]
 
-#: Where the verbs that need nothing around them live. Each is loaded when it is first asked for: a verb does not wait
-#: for what only others use.
 #: Options of :func:`export` that only transistors have.
 _OF_TRANSISTORS = ("start", "trim", "data", "data_dir")
+#: Where the verbs that need nothing around them live. Each is loaded when it is first asked for: a verb does not wait
+#: for what only others use.
 _HOMES = {
     "characterize": "study.mos.characterize:characterize",
     "compile": "tools.openvaf:compile",

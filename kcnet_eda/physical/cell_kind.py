@@ -173,5 +173,11 @@ class TanhKind:
         return sizes.gain
 
 
+def drawn_sign(kind: CellKind, theta: Floats) -> Floats:
+    """What turns parameters of edges into those that sizes are of, and back: −1 for a negative slope, which is drawn as
+    a positive one, 1 for all else. [cells, free]."""
+    return np.where(theta[:, :1] < 0, [-1.0, *[1.0] * (kind.free - 1)], 1.0)
+
+
 RELU_CELL, TANH_CELL = ReluKind(), TanhKind()
 KINDS: dict[str, CellKind] = {kind.name: kind for kind in (RELU_CELL, TANH_CELL)}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +35,9 @@ _MOVE = 1e-4  # of a knob, for one-sided differences: far above rounding, and fe
 
 @dataclass(frozen=True, eq=False)
 class Turned:
-    """How far knobs are turned: for each group of cells its parameters [cells, free] in the law's units and the ratio
-    of what leaves s over what enters d less 1 [cells]; of each node but ground, its capacitance over C less 1."""
+    """How far knobs are turned: for each group of cells its parameters [..., cells, free] in the law's units and the
+    ratio of what leaves s over what enters d less 1 [..., cells]; of each node but ground, its capacitance over C less
+    1 [..., nodes]."""
 
     parameters: tuple[Floats, ...]
     ratio: tuple[Floats, ...]
@@ -54,26 +56,26 @@ class Knobs:
         widths = [n * (free + 1) for n, free in zip(self._cells, self._free, strict=True)]
         self._bounds = np.cumsum([0, *widths])
         self.size = int(self._bounds[-1]) + nodes
-        spread = [
-            np.tile([*[PARAMETER_SPREAD] * kind.free, RATIO_SPREAD if kind is RELU_CELL else 0.0], n)
-            for kind, n in zip((group.found.kind for group in groups), self._cells, strict=True)
-        ]
-        self.spread: Floats = np.concatenate([*spread, np.full(nodes, CAPACITANCE_SPREAD)])
-        self.coarse: NDArray[np.bool_] = self.spread == RATIO_SPREAD
+        self.spread: Floats = np.full(self.size, CAPACITANCE_SPREAD)
+        self.coarse: NDArray[np.bool_] = np.zeros(self.size, bool)
+        # A knob of all cells of a group is a column of its part
+        for group, spread, coarse in zip(groups, self._parts(self.spread), self._parts(self.coarse), strict=True):
+            spread[:, :-1], spread[:, -1] = PARAMETER_SPREAD, RATIO_SPREAD if group.found.kind is RELU_CELL else 0.0
+            coarse[:, -1] = group.found.kind is RELU_CELL
 
     def turned(self, x: Floats) -> Turned:
-        """What a vector [size] of shares means."""
+        """What vectors [..., size] of shares mean."""
         parameters, ratio = [], []
-        for group, part in zip(self._groups, self._parts(x[None]), strict=True):
+        for group, part in zip(self._groups, self._parts(x), strict=True):
             found = group.found
-            parameters.append(part[0, :, :-1] * found.full_scale[:, None] / found.kind.at_edge())
-            ratio.append(part[0, :, -1])
-        return Turned(tuple(parameters), tuple(ratio), x[self._bounds[-1] :])
+            parameters.append(part[..., :-1] * found.full_scale[:, None] / found.kind.at_edge())
+            ratio.append(part[..., -1])
+        return Turned(tuple(parameters), tuple(ratio), x[..., self._bounds[-1] :])
 
-    def _parts(self, x: Floats) -> list[Floats]:
-        """Each group's part of vectors [n, size]: [n, cells, free + 1]."""
+    def _parts(self, x: NDArray[Any]) -> list[NDArray[Any]]:
+        """Each group's part of vectors [..., size], a view: [..., cells, free + 1]."""
         return [
-            x[:, a:b].reshape(len(x), n, free + 1)
+            x[..., a:b].reshape(*x.shape[:-1], n, free + 1)
             for a, b, n, free in zip(self._bounds[:-1], self._bounds[1:], self._cells, self._free, strict=True)
         ]
 
@@ -86,14 +88,14 @@ class Knobs:
 
     def runs(self, x: Floats, start: Floats, instants: Floats) -> Floats:
         """Runs with knobs turned by each row of ``x`` [n, size]: [instants, n, nodes]."""
-        parts = []
-        for group, part in zip(self._groups, self._parts(x), strict=True):
+        parts, turned = [], self.turned(x)
+        for group, parameters, ratio in zip(self._groups, turned.parameters, turned.ratio, strict=True):
             edges, found = group.edges, group.found
             theta = np.tile(found.theta, (len(x), 1, 1))
-            theta[:, :, : found.kind.free] += part[:, :, :-1] * found.full_scale[:, None] / found.kind.at_edge()
+            theta[:, :, : found.kind.free] += parameters
             leaves, enters = _incidence(edges.source, self._nodes), _incidence(edges.target, self._nodes)
-            parts.append((found.kind.shape, theta[:, edges.cell], 1 + part[:, edges.cell, -1], leaves, enters))
-        capacitance = 1 + x[:, self._bounds[-1] :]
+            parts.append((found.kind.shape, theta[:, edges.cell], 1 + ratio[:, edges.cell], leaves, enters))
+        capacitance = 1 + turned.capacitance
 
         def slope(v: Floats) -> Floats:
             total = np.zeros_like(v)

@@ -13,7 +13,7 @@ from kcnet_eda.export.mos_bench import PIN_FREQUENCY, render_calibration
 from kcnet_eda.files import cache_dir, sha256_bytes, write_atomic
 from kcnet_eda.physical.calibration import TOLERANCE, Calibration, pack, unpack
 from kcnet_eda.physical.cell_design import BOX
-from kcnet_eda.physical.cell_kind import RELU_CELL, CellKind, Sizes
+from kcnet_eda.physical.cell_kind import RELU_CELL, CellKind, Sizes, drawn_sign
 from kcnet_eda.physical.edge_model import MeasuredCells
 from kcnet_eda.physical.relu_fit import box_points
 from kcnet_eda.progress import NoProgress, Progress
@@ -154,7 +154,7 @@ def _closed_loop(rig: Rig, kind: CellKind, theta: Floats, progress: Progress) ->
     """Broyden's method on each cell by itself: what sizes are asked for by the cell's ideal law against what is
     fitted."""
     n, free, design = len(theta), kind.free, rig.design
-    sign = np.where(theta[:, :1] < 0, [-1.0, *[1.0] * (kind.free - 1)], 1.0)  # sizes are those of a positive slope
+    sign = drawn_sign(kind, theta)
     wanted = sign * theta[:, :free]
     allowed = np.minimum(_AIM * kind.full_scale(theta)[:, None] / kind.at_edge(), TOLERANCE / 2)
     sizes, reasons = kind.first(rig.pdk, design, theta)

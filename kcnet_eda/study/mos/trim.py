@@ -16,6 +16,7 @@ from kcnet_eda.export.mos_netlist import MosCircuit
 from kcnet_eda.export.testbench import SolverSettings
 from kcnet_eda.network.graph import Network
 from kcnet_eda.physical.calibration import CellGroup, TrimRun
+from kcnet_eda.physical.cell_kind import drawn_sign
 from kcnet_eda.physical.trim import INSTANTS, Knobs, Trimmer, Turned
 from kcnet_eda.progress import Advance, NoProgress, Progress
 from kcnet_eda.study.mos.calibrate import measure
@@ -141,8 +142,7 @@ def _turn(rig: Rig, mos: MosCircuit, turned: Turned) -> MosCircuit:
     for group, parameters, ratio in zip(mos.groups, turned.parameters, turned.ratio, strict=True):
         found = group.found
         kind, sizes = found.kind, found.sizes
-        sign = np.where(found.theta[:, :1] < 0, [-1.0, *[1.0] * (kind.free - 1)], 1.0)  # sizes are of a positive slope
-        asked = kind.asked(rig.design, sizes) + sign * parameters
+        asked = kind.asked(rig.design, sizes) + drawn_sign(kind, found.theta) * parameters
         snapped, _ = kind.corrected(rig.pdk, rig.design, asked, sizes, 1 / (1 + ratio))
         groups.append(CellGroup(group.edges, replace(found, sizes=snapped)))
     return replace(mos, groups=tuple(groups), capacitance_share=turned.capacitance)
