@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import stat
+import subprocess
 import sys
 import tempfile
 import zipfile
@@ -27,7 +28,7 @@ from kcnet_eda.errors import (
     ToolFailedError,
 )
 from kcnet_eda.export.pdk_deck import model_header, resistor_line, transistor_line
-from kcnet_eda.files import sha256_file
+from kcnet_eda.files import resource_dir, sha256_file
 from kcnet_eda.physical.pdk import load_pdk, shipped_pdks
 from kcnet_eda.study.mos.rig import Bench
 from kcnet_eda.study.mos.sizing import size_cells
@@ -267,7 +268,7 @@ def test_direct_devices_carry_what_the_wrapper_would_set():
     with pytest.raises(InvalidInputError, match="no mismatch"):
         model_header(pdk, "m", direct=True, mismatch=True)
     with pytest.raises(InvalidInputError, match=r"devices\.nmos\.direct"):
-        transistor_line(load_pdk("sky130"), "nmos", "m1", ["d", "g", "s", "b"], 4, 1, direct=True)
+        transistor_line(load_pdk("generic180"), "nmos", "m1", ["d", "g", "s", "b"], 4, 1, direct=True)
 
 
 def test_header_has_sections_switches_seed_and_temperature():
@@ -314,12 +315,13 @@ def test_generic180_passes_and_its_corners_are_ordered():
 def measure(folder: Path, pdk, lines: list[str], currents: list[str], **options) -> np.ndarray:
     """Currents [amperes] at 1.65 V on node a, as a one-point sweep."""
     models = prepare(pdk)
+    link, osdi = link_models(models, folder)
     deck = folder / "deck.sp"
     (folder / "out.raw").unlink(missing_ok=True)
     deck.write_text(
         "\n".join(
             [
-                *("* t", model_header(pdk, models.folder, models.osdi, **options), "va a 0 1.65", *lines),
+                *("* t", model_header(pdk, link, osdi, **options), "va a 0 1.65", *lines),
                 *(".control", "dc va 1.65 1.65 1", f"write out.raw {' '.join(currents)}", ".endc", ".end", ""),
             ]
         )
@@ -376,6 +378,80 @@ def test_a_made_up_process_needs_one_yaml_file(moon):
     assert at["tt", "resistor"].resistance == pytest.approx(100 * 40 / 2, rel=1e-6)
     with pytest.raises(InvalidInputError, match="key 'mismatch'"):
         model_header(pdk, "m", mismatch=True)
+
+
+# A kit whose wrappers have their model inside, an own one at each corner.
+WRAPPED = """* wrapped
+.subckt {name} d g s b
+.param l=1 w=1
+mm d g s b {name}_inside l={{l}} w={{w}}
+.model {name}_inside {kind} level=1 vto={{{vto}+0*w}} kp={kp}
++ lambda=0.03 tox=20n
+.ends {name}
+"""
+
+
+@pytest.fixture
+def wrapped(moon: Path) -> Path:
+    models = moon.parent / "models"
+    for corner, kp in (("tt", "60u"), ("hot", "80u")):
+        for kind, vto in (("nmos", 0.8), ("pmos", -0.9)):
+            text = WRAPPED.format(name=f"w{kind}", kind=kind, vto=vto, kp=kp)
+            (models / f"{kind}_{corner}.spice").write_text(text)
+    content = yaml.safe_load(moon.read_text())
+    for corner in content["corners"]:
+        content["corners"][corner] = [{"file": f"{kind}_{corner}.spice"} for kind in ("nmos", "pmos")]
+    content["resistor_corners"] = {"typ": [{"file": "extra.inc"}]}
+    for kind, device in content["devices"].items():
+        inside = {corner: f"{kind}_{corner}.spice" for corner in content["corners"]}
+        alone = {"instance": "M", "model": f"w{kind}_inside", "globals": {"w": 1, "l": 1}, "inside": inside}
+        device |= {"model": f"w{kind}", "instance": "X", "direct": alone}
+    moon.write_text(yaml.safe_dump(content))
+    return moon
+
+
+def test_a_model_lifted_out_of_its_wrapper_is_the_wrappers(wrapped, tmp_path):
+    pdk, found = load_pdk(wrapped), {}
+    for corner, direct in [(corner, direct) for corner in ("tt", "hot") for direct in (False, True)]:
+        n = transistor_line(pdk, "nmos", "1", ["dn", "a", "0", "0"], 10, 2, 3, direct=direct)
+        p = transistor_line(pdk, "pmos", "2", ["dp", "0", "a", "a"], 10, 2, 3, direct=direct)
+        assert n.startswith("m1 dn a 0 0 wnmos_inside" if direct else "x1 dn a 0 0 wnmos")
+        lines = [n, p, "vn dn 0 3", "vp dp 0 0"]
+        folder = tmp_path / f"{corner}_{direct}"
+        folder.mkdir()
+        found[corner, direct] = measure(folder, pdk, lines, ["i(vn)", "i(vp)"], corner=corner, direct=direct)
+    np.testing.assert_allclose(found["tt", True], found["tt", False], rtol=1e-9)
+    np.testing.assert_allclose(found["hot", True], found["hot", False], rtol=1e-9)
+    # 3 in parallel, W/L = 5, vgs - vt = 0.85 and 0.75
+    expected = -3 * 0.5 * 60e-6 * 5 * np.array([0.85**2 * (1 + 0.03 * 3), -(0.75**2) * (1 + 0.03 * 1.65)])
+    np.testing.assert_allclose(found["tt", True], expected, rtol=1e-4)
+    assert found["hot", True][0] == pytest.approx(found["tt", True][0] * 8 / 6, rel=1e-4)
+
+
+def test_what_run_sh_lifts_is_what_is_simulated_here(wrapped):
+    models = prepare(load_pdk(wrapped))
+    ours = (models.lifted / "nmos_hot.spice").read_text().splitlines()[1:]
+    template = (resource_dir("jinja_templates") / "bundle" / "run.sh.j2").read_text()
+    (script,) = re.findall(r"sed -n '([^']+)'", template)
+    sed = subprocess.run(
+        ["sed", "-n", script, models.folder / "nmos_hot.spice"], capture_output=True, text=True, check=True
+    )
+    assert ours == sed.stdout.splitlines()
+    assert ours[0].startswith(".model wnmos_inside nmos")
+    assert len(ours) == 2
+
+
+def test_a_wrapper_without_a_model_inside_or_a_corner_left_out_is_named(wrapped):
+    (wrapped.parent / "models" / "pmos_hot.spice").write_text(".subckt wpmos d g s b\n.ends\n")
+    with pytest.raises(
+        InvalidInputError, match=r"devices\.pmos\.direct\.inside\.hot: .*pmos_hot\.spice has no \.model"
+    ):
+        prepare(load_pdk(wrapped))
+    content = yaml.safe_load(wrapped.read_text())
+    del content["devices"]["nmos"]["direct"]["inside"]["hot"]
+    wrapped.write_text(yaml.safe_dump(content))
+    with pytest.raises(InvalidInputError, match=r"devices\.nmos\.direct\.inside: has tt, where corners has hot, tt"):
+        load_pdk(wrapped)
 
 
 def test_models_in_a_folder_with_blanks_are_linked_to(moon, tmp_path):

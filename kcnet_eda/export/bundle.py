@@ -34,7 +34,7 @@ from kcnet_eda.network.published_form import is_generative
 from kcnet_eda.network.store import load_network, network_path, save_network
 from kcnet_eda.network.validate import unreachable_readout
 from kcnet_eda.physical.audit import audit, voltage_ranges
-from kcnet_eda.physical.pdk import kit_text
+from kcnet_eda.physical.pdk import LIFTED, kit_text
 from kcnet_eda.physical.scaling import resolve
 from kcnet_eda.units import parse_si
 
@@ -44,7 +44,7 @@ MANIFEST = "manifest.json"
 MANIFEST_VERSION = 3
 DEFAULT_ERROR = 1e-3
 EXPORTED_HERE = ("behavioral", "structural")  # the MOS level is calibrated first: kcnet_eda.study.mos.export
-_MADE_BY_RUN = ("osdi", "results", "models")  # folders that run.sh makes in a bundle
+_MADE_BY_RUN = ("osdi", "results", "models", LIFTED)  # folders that run.sh makes in a bundle
 _WAVEFORM_POINTS = 101
 _MOST_EXAMPLES = 16
 _FEW_EXAMPLES = 2  # are solved of a large network: solutions are the dearest part of its export

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.export.render import render
-from kcnet_eda.physical.pdk import DeviceKind, Direct, Pdk, Transistor
+from kcnet_eda.physical.pdk import DEVICE_KINDS, LIFTED, DeviceKind, Direct, Pdk, Transistor, lifted_name
 
 
 def model_header(
@@ -28,7 +28,8 @@ def model_header(
     ``models`` is the folder as the deck shall name it and ``osdi`` the compiled models likewise, relative to the deck
     (:func:`kcnet_eda.tools.pdk.link_models` makes such names: ngspice cannot read a library whose path has a blank);
     ``temperature`` is in °C. With ``direct`` the transistors' own models are made known, for :func:`transistor_line`
-    with ``direct=True``. ``seed`` (from 1) makes one draw of mismatch.
+    with ``direct=True``; those that are lifted out of their wrappers lie in :data:`LIFTED` beside ``models``. ``seed``
+    (from 1) makes one draw of mismatch.
 
     Raises
     ------
@@ -68,6 +69,11 @@ def model_header(
         suffix=switch.section_suffix if switch is not None and mismatch else "",
         direct_parameters={name: value for model in models_alone for name, value in model.globals.items()},
         direct_includes=dict.fromkeys(file for model in models_alone for file in model.includes),
+        lifted=[
+            str(Path(models).with_name(LIFTED) / lifted_name(kind, at))
+            for kind, at in (pdk.lifted() if direct else ())
+            if at == corner
+        ],
     )
 
 
@@ -96,7 +102,7 @@ def transistor_line(
     w, l = pdk.size(kind, width, length, name)  # noqa: E741
     device: Transistor | Direct = pdk.transistor(kind)
     if direct:
-        device = dict(zip(("nmos", "pmos"), _direct(pdk), strict=True))[kind]
+        device = dict(zip(DEVICE_KINDS, _direct(pdk), strict=True))[kind]
     parameters: dict[str, str] = dict(device.parameters)
     if device.diffusion is not None:
         unit, z = pdk.size_unit, device.diffusion

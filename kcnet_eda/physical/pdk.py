@@ -22,6 +22,10 @@ _TEXT = re.compile(r"[^\s\"';$`]+")
 _ON_GRID = 1e-6  # of a grid step: what a decimal number may be off
 
 DeviceKind = Literal["nmos", "pmos"]
+DEVICE_KINDS: tuple[DeviceKind, DeviceKind] = ("nmos", "pmos")
+
+#: The folder, beside a deck's models, of models lifted out of their wrappers.
+LIFTED = "lifted"
 
 
 def _number(value: Any) -> Any:
@@ -60,6 +64,11 @@ ModelFile = Annotated[str, AfterValidator(_file)]
 Word = Annotated[str, AfterValidator(_text)]
 # It becomes a word of pip's command line and a folder's name.
 PackageWord = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+
+
+def lifted_name(kind: DeviceKind, corner: str) -> str:
+    """The file in :data:`LIFTED` with the models of a kind of device at a corner."""
+    return f"{kind}_{corner}.spice"
 
 
 class Span(Settings):
@@ -139,6 +148,9 @@ class Direct(Settings):
     instance: Literal["M", "N"] = Field(description="M for a built-in model, N for a compiled one")
     model: SpiceName = Field(description="name of the model")
     includes: tuple[ModelFile, ...] = Field((), description="files that make the model known at the top level")
+    inside: dict[SpiceName, ModelFile] = Field(
+        {}, description="the file, by corner, whose wrapper has the model's cards inside; they are lifted out of it"
+    )
     globals: dict[SpiceName, Number] = Field({}, description=".param values that these files expect of the wrapper")
     multiplier: SpiceName = Field("m", description="instance parameter for devices in parallel")
     parameters: dict[SpiceName, Word] = Field({}, description="further instance parameters that the wrapper sets")
@@ -300,6 +312,14 @@ class Pdk(Settings):
             raise ValueError("size_unit must be u without the option scale=1e-6, and empty with it")
         return value
 
+    def lifted(self) -> dict[tuple[DeviceKind, str], str]:
+        """The files whose models are lifted out of their wrappers, by kind of device and corner."""
+        found: dict[tuple[DeviceKind, str], str] = {}
+        for kind in DEVICE_KINDS:
+            direct = self.transistor(kind).direct
+            found |= {(kind, corner): file for corner, file in (direct.inside if direct else {}).items()}
+        return found
+
     def transistor(self, kind: DeviceKind) -> Transistor:
         """The transistor of that kind."""
         return self.devices.nmos if kind == "nmos" else self.devices.pmos
@@ -379,7 +399,7 @@ class Pdk(Settings):
         for corner in (*self.corners.values(), *self.resistor_corners.values()):
             libraries += corner
         direct = [f for t in (self.devices.nmos, self.devices.pmos) if t.direct for f in t.direct.includes]
-        return tuple(sorted({library.file for library in libraries} | set(direct)))
+        return tuple(sorted({library.file for library in libraries} | {*direct, *self.lifted().values()}))
 
 
 def shipped_pdks() -> dict[str, Path]:
@@ -426,8 +446,21 @@ def load_pdk(name: str | Path) -> Pdk:
     ]
     try:
         pdk = check_settings({"file": path, **content}, Pdk, str(path))
+        problems += _not_inside(pdk)
     except InvalidInputError as error:
         problems = [*error.problems, *problems]
     if problems:
         raise InvalidInputError(str(path), problems, _REMEDY)
     return pdk
+
+
+def _not_inside(pdk: Pdk) -> list[str]:
+    """What is wrong with the corners of models that are lifted out of their wrappers."""
+    named: dict[str, set[str]] = {}
+    for kind, corner in pdk.lifted():
+        named.setdefault(kind, set()).add(corner)
+    return [
+        f"devices.{kind}.direct.inside: has {', '.join(sorted(corners))}, where corners has {', '.join(pdk.corners)}"
+        for kind, corners in named.items()
+        if corners != set(pdk.corners)
+    ]

@@ -13,8 +13,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from kcnet_eda.errors import BadDataError, InvalidInputError, KcnetError
-from kcnet_eda.files import cache_dir, sha256_bytes, sha256_file
-from kcnet_eda.physical.pdk import Library, Pdk, Wheel, is_shipped, load_pdk, shipped_pdks
+from kcnet_eda.files import cache_dir, sha256_bytes, sha256_file, write_atomic
+from kcnet_eda.physical.pdk import (
+    LIFTED,
+    Library,
+    Pdk,
+    Wheel,
+    is_shipped,
+    lifted_name,
+    load_pdk,
+    shipped_pdks,
+)
 from kcnet_eda.tools import openvaf
 from kcnet_eda.tools.simulators import NGSPICE, explain
 
@@ -22,6 +31,8 @@ RECORD = "installed.json"
 MODELS_LINK = "models"  # what decks call the models' folder, which is linked beside them
 _T = TypeVar("_T")
 _SECTION = re.compile(r"^\s*\.lib\s+([A-Za-z_][\w.]*)\s*(?:[*;$].*)?$", re.IGNORECASE | re.MULTILINE)
+#: The cards inside a subcircuit, from its first model on; a bundle's run.sh has the same in sed.
+_CARDS = re.compile(r"^\.model.*?(?=^\.ends)", re.MULTILINE | re.DOTALL)
 _USED = re.compile(r"^\s*\.(?:include|inc|lib)\s+(?:\"([^\"]+)\"|'([^']+)'|(\S+))", re.IGNORECASE | re.MULTILINE)
 
 
@@ -29,14 +40,16 @@ _USED = re.compile(r"^\s*\.(?:include|inc|lib)\s+(?:\"([^\"]+)\"|'([^']+)'|(\S+)
 class Models:
     """A kit's models, ready for :func:`kcnet_eda.export.pdk_deck.model_header`.
 
-    ``folder`` holds the libraries, ``osdi`` are the compiled models in the order to load them, ``origin`` says in
-    words where they were found, ``sha256`` is one hash over every file that takes part (a key for caches).
+    ``folder`` holds the libraries, ``osdi`` are the compiled models in the order to load them, ``lifted`` the folder of
+    models lifted out of their wrappers (None: this kit needs none), ``origin`` says in words where the libraries were
+    found, ``sha256`` is one hash over every file that takes part (a key for caches).
     """
 
     folder: Path
     osdi: tuple[Path, ...]
     origin: str
     sha256: str
+    lifted: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,8 @@ def prepare(pdk: Pdk, models: Path | None = None) -> Models:
     hashes = used_hashes(pdk, folder)
     _require_record(folder, hashes)
     osdi = tuple(openvaf.compile_file(source) for source in _osdi_sources(pdk, folder))
-    return Models(folder, osdi, origin, sha256_bytes("\n".join(sorted(hashes.values())).encode()))
+    key = sha256_bytes("\n".join(sorted(hashes.values())).encode())
+    return Models(folder, osdi, origin, key, _lift(pdk, folder, key))
 
 
 def run_beside(models: Models, deck: str, name: str, timeout_s: float, read: Callable[[Path], _T]) -> _T:
@@ -99,7 +113,8 @@ def link_models(models: Models, folder: Path) -> tuple[str, list[str]]:
     no paths of this machine.
     """
     links = {MODELS_LINK: models.folder, **{file.name: file for file in models.osdi}}
-    for name, target in links.items():
+    lifted = {LIFTED: models.lifted} if models.lifted else {}
+    for name, target in (links | lifted).items():
         link = folder / name
         if not (link.is_symlink() and link.readlink() == target):
             link.unlink(missing_ok=True)
@@ -173,6 +188,24 @@ def require_files(pdk: Pdk, folder: Path, origin: str) -> None:
 
 def _osdi_sources(pdk: Pdk, folder: Path) -> list[Path]:
     return [next((folder / file).resolve() for file in osdi.sources if (folder / file).is_file()) for osdi in pdk.osdi]
+
+
+def _lift(pdk: Pdk, folder: Path, key: str) -> Path | None:
+    """The models that stand inside their wrappers, where every instance of a wrapper would have its own copy of all
+    bins (a quarter of an hour of processor for a network of some hundred edges), as files of their own in the cache."""
+    home = cache_dir() / "lifted" / key[:24]
+    for (kind, corner), name in pdk.lifted().items():
+        target = home / lifted_name(kind, corner)
+        if not target.is_file():
+            cards = "".join(_CARDS.findall((folder / name).read_text(encoding="utf-8", errors="replace")))
+            if not cards:
+                raise InvalidInputError(
+                    str(pdk.file),
+                    [f"devices.{kind}.direct.inside.{corner}: {folder / name} has no .model before an .ends"],
+                    "Name the file that defines the wrapper with the model inside, or leave 'inside' out.",
+                )
+            write_atomic(target, f"* The models of {name}, out of their wrapper\n{cards}")
+    return home if pdk.lifted() else None
 
 
 def _require_sections(pdk: Pdk, folder: Path) -> None:

@@ -22,7 +22,7 @@ from kcnet_eda.errors import (
 )
 from kcnet_eda.export.pdk_deck import model_header, resistor_line, transistor_line
 from kcnet_eda.export.render import render
-from kcnet_eda.physical.pdk import DeviceKind, Pdk, Span, load_pdk
+from kcnet_eda.physical.pdk import DEVICE_KINDS, Pdk, Span, load_pdk
 from kcnet_eda.tools.pdk import Models, link_models, prepare
 from kcnet_eda.tools.rawfile import read_sweep
 from kcnet_eda.tools.simulators import NGSPICE, explain
@@ -133,8 +133,7 @@ def pdk_check(
 def _probes(pdk: Pdk) -> list[Probe]:
     half = pdk.operating.supply / 2
     probes = []
-    kinds: tuple[DeviceKind, ...] = ("nmos", "pmos")
-    for kind in kinds:
+    for kind in DEVICE_KINDS:
         device = pdk.transistor(kind)
         w, l = device.width, device.length  # noqa: E741
         middle = (_between(w, 4 * w.min), _between(l, 2 * l.min))

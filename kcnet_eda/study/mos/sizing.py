@@ -13,7 +13,7 @@ from kcnet_eda.export.charac_bench import FREQUENCY, GateProbe, gmid_probes, ren
 from kcnet_eda.files import cache_dir, sha256_bytes, write_atomic
 from kcnet_eda.physical.cell_design import design_cell
 from kcnet_eda.physical.gmid import GmIdTable, table_gates, table_lengths, table_width
-from kcnet_eda.physical.pdk import DeviceKind, Pdk
+from kcnet_eda.physical.pdk import DEVICE_KINDS, Pdk
 from kcnet_eda.study.mos.rig import Bench, Rig
 from kcnet_eda.tools.rawfile import read_ac, read_sweep
 from kcnet_eda.tools.simulators import NGSPICE
@@ -21,7 +21,6 @@ from kcnet_eda.tools.simulators import NGSPICE
 Floats = NDArray[np.float64]
 
 _TIMEOUT_S = 600.0
-_KINDS: tuple[DeviceKind, ...] = ("nmos", "pmos")
 
 
 def size_cells(bench: Bench) -> Rig:
@@ -40,7 +39,7 @@ def size_cells(bench: Bench) -> Rig:
 
 def gmid_deck(bench: Bench) -> tuple[str, list[GateProbe]]:
     """The deck of both gm/I_D tables, and its transistors."""
-    probes = [probe for kind in _KINDS for probe in gmid_probes(bench.pdk, kind, bench.direct)]
+    probes = [probe for kind in DEVICE_KINDS for probe in gmid_probes(bench.pdk, kind, bench.direct)]
     return render_gmid(bench.pdk, bench.header(), probes, _v_ds(bench.pdk)), probes
 
 
@@ -68,7 +67,7 @@ def gmid_tables(bench: Bench) -> tuple[GmIdTable, GmIdTable]:
         columns = arrays["columns"]
     v_gs = np.array(table_gates(bench.pdk))
     found, start = [], 0
-    for kind in _KINDS:
+    for kind in DEVICE_KINDS:
         length, width = np.array(table_lengths(bench.pdk, kind)), table_width(bench.pdk, kind)
         stop = start + length.size * v_gs.size
         current, gm, gds, cgg = (column[start:stop].reshape(length.size, v_gs.size) for column in columns)
