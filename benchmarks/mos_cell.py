@@ -1,7 +1,7 @@
 """What the MOS edge cell does in ngspice with the foundries' own models, against what was asked of it.
 
     python benchmarks/mos_cell.py [--pdk gf180mcu --pdk ihp-sg13g2] [--edges 200] [--networks 20] [--trim 64]
-        [--edge-seed 20261701] [--seed 20261730] [--json OUT.json] [--plot OUT.html]
+        [--t-units 3e-7] [--edge-seed 20261701] [--seed 20261730] [--json OUT.json] [--plot OUT.html]
 
 Random edges: θ uniform in the stated range, each calibrated and then measured over the whole box of node voltages.
 Random networks: 3 to 8 nodes, their edges calibrated likewise, the largest node error over 2·T_u against the ideal law.
@@ -10,7 +10,8 @@ ideal law: some multiply them so much that no circuit of edges as good as asked 
 is trimmed, as ``kcnet export --trim`` does, by runs from other initial voltages than the one that it is judged by.
 Seeds are written here; those that are taken if none is given were not used while the cell was made. Edges of seeds
 20240611, 20261201 and 20261301 and networks of 20240612, 20261124 to 20261127, 20261130 and 20261330 were, for its
-well, clamp, lead, sink and trickle; four networks of 20261430 for the trimming.
+well, clamp, lead, sink and trickle; four networks of 20261430 for the trimming; networks 1 of 20261530 and 9 of
+20261830 to find what bends the corner on IHP.
 """
 
 from __future__ import annotations
@@ -196,7 +197,7 @@ def run_network(rig: Rig, net: Network, mos: MosCircuit) -> float:
     return float(np.abs(run.v - ideal).max())
 
 
-def networks(rig: Rig, nets: Sequence[Network], seed: int) -> dict[str, Any]:
+def networks(rig: Rig, nets: Sequence[Network], seed: int, t_units: Sequence[float]) -> dict[str, Any]:
     """Random networks, of ``seed``, at several speeds."""
     n = len(nets)
     amplified = np.array([amplification(net, seed) for net in nets])
@@ -207,7 +208,7 @@ def networks(rig: Rig, nets: Sequence[Network], seed: int) -> dict[str, Any]:
     print(f"    their own amplification, V_u for 1 % of error in every edge: median {np.median(amplified):.3f}, most "
           f"{amplified.max():.2f}; {sane.sum()} of {n} would stay within {WORST_NODE} V_u with edges {EDGE_RMS} % "
           "off")  # fmt: skip
-    for t_unit in T_UNITS:
+    for t_unit in t_units:
         errors = np.array([run_network(rig, net, in_transistors(rig, net, t_unit)) for net in nets])
         result[f"{t_unit:g}"] = errors.tolist()
         kept = errors[np.isfinite(errors)]
@@ -257,14 +258,14 @@ def trimmed_networks(rig: Rig, nets: Sequence[Network], seed: int, runs: int) ->
     return {"runs": runs, "errors": errors, "held_out": others, "cells_max_error": cells}
 
 
-def plot(results: dict[str, Any], file: Path) -> None:
+def plot(results: dict[str, Any], t_units: list[float], file: Path) -> None:
     """Median and worst error of the networks against T_u, a colour a kit."""
     figure = go.Figure()
     for (name, found), colour in zip(results.items(), ("#0072b2", "#d55e00", "#009e73", "#cc79a7"), strict=False):
         for word, statistic, dash in (("worst", np.nanmax, "solid"), ("median", np.nanmedian, "dot")):
-            y = [float(statistic(found["networks"][f"{t:g}"])) for t in T_UNITS]
+            y = [float(statistic(found["networks"][f"{t:g}"])) for t in t_units]
             line = {"color": colour, "dash": dash, "width": 2}
-            figure.add_scatter(x=T_UNITS, y=y, mode="lines+markers", line=line, name=f"{name}, {word}")
+            figure.add_scatter(x=t_units, y=y, mode="lines+markers", line=line, name=f"{name}, {word}")
     for limit, word in ((WORST_NODE, "target, worst"), (0.05, "target, median")):
         bar = {"symbol": "line-ew-open", "size": 26, "color": "#444"}
         where = {"text": [word], "textposition": "bottom right", "showlegend": False}
@@ -282,6 +283,7 @@ def main() -> None:
     parser.add_argument("--models", action="append", help="folder of the models, in the order of --pdk")
     parser.add_argument("--edges", type=int, default=200)
     parser.add_argument("--networks", type=int, default=20)
+    parser.add_argument("--t-units", type=float, nargs="+", default=T_UNITS, help="speeds of the networks, s")
     parser.add_argument("--trim", type=int, default=64, help="runs that a network is trimmed by; 0: none is")
     parser.add_argument("--edge-seed", type=int, default=EDGE_SEED, help="of the edges")
     parser.add_argument("--seed", type=int, default=NETWORK_SEED, help="of the networks")
@@ -298,11 +300,11 @@ def main() -> None:
         nets = [random_network(rng, 3 + i % 6, rig.design, i) for i in range(given.networks)]
         results[pdk.name] = {
             "edges": edges(rig, given.edges, given.edge_seed) if given.edges else None,
-            "networks": networks(rig, nets, given.seed) if nets else None,
+            "networks": networks(rig, nets, given.seed, given.t_units) if nets else None,
             "trimmed": trimmed_networks(rig, nets, given.seed, given.trim) if nets and given.trim else None,
         }
     if given.plot:
-        plot(results, given.plot)
+        plot(results, given.t_units, given.plot)
     if given.json:
         given.json.write_text(json.dumps(results, indent=1) + "\n")
 
