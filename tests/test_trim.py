@@ -18,7 +18,7 @@ from kcnet_eda.physical.mos_cell import CellEdges, CellSizes, cell_edges
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.physical.tanh_cell import tanh_edges
 from kcnet_eda.physical.trim import Knobs, Trimmer
-from kcnet_eda.study.mos import trim
+from kcnet_eda.study.mos import export, trim
 from kcnet_eda.study.mos.export import calibrated_circuit, kit_scaling, mos_settings
 from kcnet_eda.study.mos.rig import Bench
 from kcnet_eda.study.mos.run import MosRun
@@ -185,7 +185,7 @@ def test_a_run_that_fails_ends_the_trimming_and_nothing_is_written(cells, tmp_pa
     assert not (tmp_path / "b").exists()
 
 
-def test_what_cannot_be_trimmed_is_refused_before_any_work(cells, circuit, tmp_path, monkeypatch):
+def test_what_cannot_be_trimmed_is_refused_before_any_work(cells, tmp_path, monkeypatch):
     net, data = cells
     common = {"level": "mos", "pdk": "generic180"}
     for options, message in (
@@ -200,7 +200,7 @@ def test_what_cannot_be_trimmed_is_refused_before_any_work(cells, circuit, tmp_p
     with pytest.raises(InvalidInputError, match="--trim 2: has no meaning at the behavioral level"):
         api.export(net, tmp_path / "b", trim=2)
     assert not (tmp_path / "b").exists()
-    rig, mos, network, settings, x0 = circuit
     monkeypatch.setattr(trim, "MOST_BYTES", 4 * 2.5 * 21 * 3 * 12)  # of two runs and a half
+    monkeypatch.setattr(export, "calibrate_kind", None)  # it is told before anything is calibrated
     with pytest.raises(InvalidInputError, match=r"for 12 knobs of network 'small'[^/]*2 runs can be had"):
-        trim.trimmed(rig, mos, network, settings, x0[:3], x0[3:4])
+        api.export(net, tmp_path / "b", **common, trim=3, data=str(data))

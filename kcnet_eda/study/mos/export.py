@@ -35,7 +35,7 @@ from kcnet_eda.study.mos.operating_point import operating_points
 from kcnet_eda.study.mos.rig import Bench, Rig
 from kcnet_eda.study.mos.run import mos_deck, run_in_transistors
 from kcnet_eda.study.mos.sizing import size_cells
-from kcnet_eda.study.mos.trim import trimmed
+from kcnet_eda.study.mos.trim import require_memory, trimmed
 from kcnet_eda.study.simulate import require_fit
 from kcnet_eda.tools.pdk import prepare
 from kcnet_eda.units import parse_si
@@ -90,9 +90,10 @@ def export_mos(
     kit = load_pdk(pdk)
     scaling = kit_scaling(kit, c, t_unit)
     require_exportable(net, "mos")
-    buildable(net, kit)
+    edges = buildable(net, kit)
     require_error(net, error)
     states = _trim_states(net, trim, data, data_dir)
+    require_memory(net, edges, trim)
     examples = solve_examples(net)
     rig = size_cells(Bench(kit, prepare(kit, models)))
     settings = mos_settings(net, error)

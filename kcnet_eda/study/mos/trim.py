@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,8 @@ from kcnet_eda.export.mos_netlist import MosCircuit
 from kcnet_eda.export.testbench import SolverSettings
 from kcnet_eda.network.graph import Network
 from kcnet_eda.physical.calibration import CellGroup, TrimRun
-from kcnet_eda.physical.cell_kind import drawn_sign
+from kcnet_eda.physical.cell_kind import CellKind, drawn_sign
+from kcnet_eda.physical.mos_cell import CellEdges
 from kcnet_eda.physical.trim import INSTANTS, Knobs, Trimmer, Turned
 from kcnet_eda.progress import Advance, NoProgress, Progress
 from kcnet_eda.study.mos.calibrate import measure
@@ -54,6 +56,25 @@ class _Run:
     difference: Floats
 
 
+def require_memory(net: Network, edges: Mapping[CellKind, CellEdges], runs: int) -> None:
+    """Raise :class:`InvalidInputError` where a network's ``edges`` as cells and its nodes are too many to be trimmed by
+    so many runs: before they are calibrated."""
+    nodes = net.max_nodes - 1
+    knobs = sum(len(e.theta) * (kind.free + 1) for kind, e in edges.items()) + nodes
+    needed = 4 * runs * _instants(net).size * nodes * knobs
+    if needed > MOST_BYTES:
+        most = int(MOST_BYTES * runs / needed)
+        raise InvalidInputError(
+            f"--trim {runs}",
+            [f"takes {needed / 1e9:.1f} GB for {knobs} knobs of network {net.name!r}, above {MOST_BYTES / 1e9:g}"],
+            f"{most} runs can be had." if most else "Leave out --trim.",
+        )
+
+
+def _instants(net: Network) -> Floats:
+    return np.linspace(0, net.duration, round(INSTANTS * net.duration) + 1)
+
+
 def trimmed(
     rig: Rig,
     mos: MosCircuit,
@@ -71,21 +92,11 @@ def trimmed(
 
     Raises
     ------
-    InvalidInputError
-        The network has too many cells and nodes to be trimmed by so many runs.
     ToolFailedError, NotConvergedError, RunTimeoutError
         The simulator gave no result; the message names its log.
     """
     knobs = Knobs(mos.groups, starts.shape[1] - 1)
-    instants = np.linspace(0, net.duration, round(INSTANTS * net.duration) + 1)
-    needed = 4 * len(starts) * instants.size * (starts.shape[1] - 1) * knobs.size
-    if needed > MOST_BYTES:
-        most = int(MOST_BYTES * len(starts) / needed)
-        raise InvalidInputError(
-            f"--trim {len(starts)}",
-            [f"takes {needed / 1e9:.1f} GB for {knobs.size} knobs of network {net.name!r}, above {MOST_BYTES / 1e9:g}"],
-            f"{most} runs can be had." if most else "Leave out --trim.",
-        )
+    instants = _instants(net)
     runs = (ROUNDS + 1) * len(starts) + 2 * len(held_out)
     with (progress or NoProgress()).stage(f"trimming {knobs.size} knobs", runs) as advance:
 
