@@ -138,6 +138,8 @@ def test_a_trimmed_bundle_follows_the_laws_better_and_says_what_was_done(tmp_pat
     assert plain.manifest["mos"]["fit"]["max_theta_error"] < bundle.manifest["mos"]["fit"]["max_theta_error"] < 0.1
     # what is written is what was run: final voltages are no further off than the runs were anywhere
     record = api.simulate(bundle.path, tmp_path / "run", data=str(data), jobs=1)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "trimmed by 10 runs" in page and f"{done['held_out_after'][1]:.3f} after" in page
     assert record["node_error"]["max"] <= max(done["after"][1], done["held_out_after"][1]) + 1e-6  # as text is rounded
 
 
