@@ -428,6 +428,21 @@ def test_a_model_lifted_out_of_its_wrapper_is_the_wrappers(wrapped, tmp_path):
     assert found["hot", True][0] == pytest.approx(found["tt", True][0] * 8 / 6, rel=1e-4)
 
 
+def test_check_compares_transistors_with_and_without_their_wrappers(wrapped):
+    assert api.pdk_check(wrapped).readings
+    text = wrapped.read_text()
+    wrapped.write_text(text.replace("hot: nmos_hot.spice", "hot: nmos_tt.spice"))
+    with pytest.raises(
+        BadDataError, match=r"nmos wnmos at .*, corner hot: carries \S+ A without its wrapper and \S+ A"
+    ):
+        api.pdk_check(wrapped)
+    wrapped.write_text(text.replace("model: wpmos_inside", "model: wpmos_outside"))
+    with pytest.raises(
+        ToolFailedError, match=r"corner \w+: transistors without their wrappers do not run(.*\n)*.*Correct"
+    ):
+        api.pdk_check(wrapped)
+
+
 def test_what_run_sh_lifts_is_what_is_simulated_here(wrapped):
     models = prepare(load_pdk(wrapped))
     ours = (models.lifted / "nmos_hot.spice").read_text().splitlines()[1:]

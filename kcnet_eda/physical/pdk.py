@@ -312,6 +312,11 @@ class Pdk(Settings):
             raise ValueError("size_unit must be u without the option scale=1e-6, and empty with it")
         return value
 
+    @property
+    def has_direct(self) -> bool:
+        """Whether transistors can be placed without their wrappers."""
+        return all(self.transistor(kind).direct is not None for kind in DEVICE_KINDS)
+
     def lifted(self) -> dict[tuple[DeviceKind, str], str]:
         """The files whose models are lifted out of their wrappers, by kind of device and corner."""
         found: dict[tuple[DeviceKind, str], str] = {}

@@ -193,8 +193,9 @@ def _osdi_sources(pdk: Pdk, folder: Path) -> list[Path]:
 def _lift(pdk: Pdk, folder: Path, key: str) -> Path | None:
     """The models that stand inside their wrappers, where every instance of a wrapper would have its own copy of all
     bins (a quarter of an hour of processor for a network of some hundred edges), as files of their own in the cache."""
-    home = cache_dir() / "lifted" / key[:24]
-    for (kind, corner), name in pdk.lifted().items():
+    named = pdk.lifted()
+    home = cache_dir() / "lifted" / sha256_bytes(f"{key} {named}".encode())[:24]
+    for (kind, corner), name in named.items():
         target = home / lifted_name(kind, corner)
         if not target.is_file():
             cards = "".join(_CARDS.findall((folder / name).read_text(encoding="utf-8", errors="replace")))
@@ -205,7 +206,7 @@ def _lift(pdk: Pdk, folder: Path, key: str) -> Path | None:
                     "Name the file that defines the wrapper with the model inside, or leave 'inside' out.",
                 )
             write_atomic(target, f"* The models of {name}, out of their wrapper\n{cards}")
-    return home if pdk.lifted() else None
+    return home if named else None
 
 
 def _require_sections(pdk: Pdk, folder: Path) -> None:

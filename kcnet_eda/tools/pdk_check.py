@@ -32,6 +32,7 @@ _THRESHOLD_A = 100e-9  # of a square device: the usual constant-current threshol
 _STEPS = 132
 _RESISTOR_V = 0.1
 _ROUGHLY = 1.5  # how far a kit's sheet resistance may be off before it must be a mistake
+_SAME = 1e-3  # of its current, a transistor without its wrapper: a tenth of what a cell may be off by
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class _Bench:
     corner: str
     resistor_corner: str
     timeout_s: float
+    direct: bool = False
 
     @property
     def named(self) -> str:
@@ -130,7 +132,7 @@ def pdk_check(
     return Check(pdk, found, version, bias, tuple(readings), prepared - started, time.monotonic() - prepared)
 
 
-def _probes(pdk: Pdk) -> list[Probe]:
+def _transistors(pdk: Pdk, direct: bool) -> list[Probe]:
     half = pdk.operating.supply / 2
     probes = []
     for kind in DEVICE_KINDS:
@@ -145,8 +147,13 @@ def _probes(pdk: Pdk) -> list[Probe]:
         }.items():
             name = f"{kind}_{size}"
             rest = ["g", "0", "0"] if kind == "nmos" else ["gp", "vdd", "vdd"]
-            line = transistor_line(pdk, kind, name, [f"n{name}", *rest], width, length)
+            line = transistor_line(pdk, kind, name, [f"n{name}", *rest], width, length, direct=direct)
             probes.append(Probe(name, f"devices.{kind}", device.model, size, width, length, half, line))
+    return probes
+
+
+def _probes(pdk: Pdk) -> list[Probe]:
+    probes = _transistors(pdk, direct=False)
     w, l = pdk.resistor.width, pdk.resistor.length  # noqa: E741
     for size, length in {"middle": _between(l, 20 * w.min), "smallest": l.min, "longest": l.max}.items():
         name = f"resistor_{size}"
@@ -169,16 +176,44 @@ def _run_corner(bench: _Bench) -> list[Reading]:
     except (ToolFailedError, BadDataError) as error:
         raise _blame(bench, probes, error) from None
     try:
-        return [_read(bench.pdk, probe, bench.named, swept, currents[:, i]) for i, probe in enumerate(probes)]
+        readings = [_read(bench.pdk, probe, bench.named, swept, currents[:, i]) for i, probe in enumerate(probes)]
     except BadDataError as error:
         raise BadDataError(f"{error}\n  Deck: {folder / 'check.sp'}") from None
+    if bench.pdk.has_direct:
+        _compare_direct(replace(bench, direct=True), swept, currents)
+    return readings
+
+
+def _compare_direct(bench: _Bench, swept: Floats, wrapped: Floats) -> None:
+    """Raise where a transistor without its wrapper does not carry what it does with it (``wrapped`` [points, probes])
+    at half the supply."""
+    folder = bench.folder / f"{bench.named}_direct"
+    probes = _transistors(bench.pdk, direct=True)
+    try:
+        _, alone = _simulate(bench, probes, folder)
+    except (ToolFailedError, BadDataError) as error:
+        raise ToolFailedError(
+            f"{bench.pdk.file}: corner {bench.named}: transistors without their wrappers do not run: {error}\n"
+            "  Correct devices.nmos.direct and devices.pmos.direct in that file, or leave both out."
+        ) from None
+    middle = int(np.argmin(np.abs(swept - bench.pdk.operating.supply / 2)))
+    for i, probe in enumerate(probes):
+        with_it, without = float(wrapped[middle, i]), float(alone[middle, i])
+        if abs(without - with_it) > _SAME * abs(with_it):
+            raise BadDataError(
+                f"{_where(bench.pdk, probe, bench.named)}: carries {without:.5g} A without its wrapper and "
+                f"{with_it:.5g} A with it.\n  Correct {probe.key}.direct in that file: globals, parameters, diffusion, "
+                f"the files; or leave it out. Deck: {folder / 'check.sp'}"
+            )
 
 
 def _simulate(bench: _Bench, probes: Sequence[Probe], folder: Path) -> tuple[Floats, Floats]:
     pdk, supply = bench.pdk, bench.pdk.operating.supply
     folder.mkdir()
     models, osdi = link_models(bench.models, folder)
-    header = model_header(pdk, models, osdi, corner=bench.corner, resistor_corner=bench.resistor_corner)
+    header = model_header(
+        pdk, models, osdi, corner=bench.corner, resistor_corner=bench.resistor_corner, direct=bench.direct
+    )
     deck, raw = folder / "check.sp", folder / "check.raw"
     deck.write_text(
         render("mos/check.j2", pdk=pdk, header=header, probes=probes, supply=supply, step=supply / _STEPS),

@@ -33,7 +33,7 @@ class Bench:
     @property
     def direct(self) -> bool:
         """Whether the transistors' own models are placed, which is faster where a kit allows it."""
-        return self.seed is None and all(t.direct is not None for t in (self.pdk.devices.nmos, self.pdk.devices.pmos))
+        return self.seed is None and self.pdk.has_direct
 
     def header(self, extra: Sequence[str] = ()) -> str:
         """The header of a deck beside which the models are linked; ``extra`` are further compiled models."""
