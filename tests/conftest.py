@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_kit import write_moon
 
 from kcnet_eda.errors import KcnetError, ToolFailedError
 from kcnet_eda.network.graph import Edges, Network, Phase
@@ -137,3 +139,17 @@ def fake_program(tmp_path: Path) -> Callable[[str, str], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def own_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decks of failed checks, which are kept, stay with the test; and no kit of this machine takes part."""
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    monkeypatch.delenv("PDK_ROOT", raising=False)
+
+
+@pytest.fixture
+def moon(tmp_path: Path) -> Path:
+    """The file of a made-up kit."""
+    return write_moon(tmp_path)
