@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.export.render import render
-from kcnet_eda.physical.pdk import DEVICE_KINDS, LIFTED, DeviceKind, Direct, Pdk, Transistor, lifted_name
+from kcnet_eda.physical.pdk import DEVICE_KINDS, LIFTED, DeviceKind, Direct, Pdk, Transistor
 
 
 def model_header(
@@ -70,9 +70,9 @@ def model_header(
         direct_parameters={name: value for model in models_alone for name, value in model.globals.items()},
         direct_includes=dict.fromkeys(file for model in models_alone for file in model.includes),
         lifted=[
-            str(Path(models).with_name(LIFTED) / lifted_name(kind, at))
-            for kind, at in (pdk.lifted() if direct else ())
-            if at == corner
+            str(Path(models).with_name(LIFTED) / each.name)
+            for each in (pdk.lifted() if direct else ())
+            if each.corner == corner
         ],
     )
 

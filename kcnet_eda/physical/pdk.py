@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -66,9 +67,18 @@ Word = Annotated[str, AfterValidator(_text)]
 PackageWord = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 
 
-def lifted_name(kind: DeviceKind, corner: str) -> str:
-    """The file in :data:`LIFTED` with the models of a kind of device at a corner."""
-    return f"{kind}_{corner}.spice"
+@dataclass(frozen=True)
+class Lifted:
+    """Models of a kind of device at a corner that stand inside their wrapper, in the models' file ``source``."""
+
+    kind: DeviceKind
+    corner: str
+    source: str
+
+    @property
+    def name(self) -> str:
+        """Their own file in :data:`LIFTED`."""
+        return f"{self.kind}_{self.corner}.spice"
 
 
 class Span(Settings):
@@ -317,13 +327,10 @@ class Pdk(Settings):
         """Whether transistors can be placed without their wrappers."""
         return all(self.transistor(kind).direct is not None for kind in DEVICE_KINDS)
 
-    def lifted(self) -> dict[tuple[DeviceKind, str], str]:
-        """The files whose models are lifted out of their wrappers, by kind of device and corner."""
-        found: dict[tuple[DeviceKind, str], str] = {}
-        for kind in DEVICE_KINDS:
-            direct = self.transistor(kind).direct
-            found |= {(kind, corner): file for corner, file in (direct.inside if direct else {}).items()}
-        return found
+    def lifted(self) -> tuple[Lifted, ...]:
+        """What is lifted out of its wrapper."""
+        inside = {kind: direct.inside for kind in DEVICE_KINDS if (direct := self.transistor(kind).direct)}
+        return tuple(Lifted(kind, at, file) for kind, files in inside.items() for at, file in files.items())
 
     def transistor(self, kind: DeviceKind) -> Transistor:
         """The transistor of that kind."""
@@ -404,7 +411,9 @@ class Pdk(Settings):
         for corner in (*self.corners.values(), *self.resistor_corners.values()):
             libraries += corner
         direct = [f for t in (self.devices.nmos, self.devices.pmos) if t.direct for f in t.direct.includes]
-        return tuple(sorted({library.file for library in libraries} | {*direct, *self.lifted().values()}))
+        return tuple(
+            sorted({library.file for library in libraries} | {*direct, *(each.source for each in self.lifted())})
+        )
 
 
 def shipped_pdks() -> dict[str, Path]:
@@ -462,8 +471,8 @@ def load_pdk(name: str | Path) -> Pdk:
 def _not_inside(pdk: Pdk) -> list[str]:
     """What is wrong with the corners of models that are lifted out of their wrappers."""
     named: dict[str, set[str]] = {}
-    for kind, corner in pdk.lifted():
-        named.setdefault(kind, set()).add(corner)
+    for each in pdk.lifted():
+        named.setdefault(each.kind, set()).add(each.corner)
     return [
         f"devices.{kind}.direct.inside: has {', '.join(sorted(corners))}, where corners has {', '.join(pdk.corners)}"
         for kind, corners in named.items()

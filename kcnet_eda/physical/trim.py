@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve
 
 from kcnet_eda.physical.calibration import CellGroup
-from kcnet_eda.physical.cell_kind import RELU_CELL
+from kcnet_eda.physical.cell_kind import RELU_CELL, CellKind
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -44,6 +44,11 @@ class Turned:
     capacitance: Floats
 
 
+def knobs_of(kind: CellKind, cells: int) -> int:
+    """The knobs of so many cells of a kind: each one's parameters and ratio."""
+    return cells * (kind.free + 1)
+
+
 class Knobs:
     """What can be turned in a network of ``groups`` on ``nodes`` nodes (ground not counted): a vector of ``size``
     numbers, in shares; ``spread`` [size] is their σ, 0 of those that stay (a tanh cell has no such ratio). Those that
@@ -53,7 +58,7 @@ class Knobs:
         self._groups, self._nodes = groups, nodes
         self._cells = [group.found.theta.shape[0] for group in groups]
         self._free = [group.found.kind.free for group in groups]
-        widths = [n * (free + 1) for n, free in zip(self._cells, self._free, strict=True)]
+        widths = [knobs_of(group.found.kind, n) for group, n in zip(groups, self._cells, strict=True)]
         self._bounds = np.cumsum([0, *widths])
         self.size = int(self._bounds[-1]) + nodes
         self.spread: Floats = np.full(self.size, CAPACITANCE_SPREAD)

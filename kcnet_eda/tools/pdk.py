@@ -20,7 +20,6 @@ from kcnet_eda.physical.pdk import (
     Pdk,
     Wheel,
     is_shipped,
-    lifted_name,
     load_pdk,
     shipped_pdks,
 )
@@ -193,20 +192,20 @@ def _osdi_sources(pdk: Pdk, folder: Path) -> list[Path]:
 def _lift(pdk: Pdk, folder: Path, key: str) -> Path | None:
     """The models that stand inside their wrappers, where every instance of a wrapper would have its own copy of all
     bins (four minutes to load for 5,000 transistors), as files of their own in the cache."""
-    named = pdk.lifted()
-    home = cache_dir() / "lifted" / sha256_bytes(f"{key} {named}".encode())[:24]
-    for (kind, corner), name in named.items():
-        target = home / lifted_name(kind, corner)
+    lifted = pdk.lifted()
+    home = cache_dir() / "lifted" / sha256_bytes(f"{key} {lifted}".encode())[:24]
+    for each in lifted:
+        source, target = folder / each.source, home / each.name
         if not target.is_file():
-            cards = "".join(_CARDS.findall((folder / name).read_text(encoding="utf-8", errors="replace")))
+            cards = "".join(_CARDS.findall(source.read_text(encoding="utf-8", errors="replace")))
             if not cards:
                 raise InvalidInputError(
                     str(pdk.file),
-                    [f"devices.{kind}.direct.inside.{corner}: {folder / name} has no .model before an .ends"],
+                    [f"devices.{each.kind}.direct.inside.{each.corner}: {source} has no .model before an .ends"],
                     "Name the file that defines the wrapper with the model inside, or leave 'inside' out.",
                 )
-            write_atomic(target, f"* The models of {name}, out of their wrapper\n{cards}")
-    return home if named else None
+            write_atomic(target, f"* The models of {each.source}, out of their wrapper\n{cards}")
+    return home if lifted else None
 
 
 def _require_sections(pdk: Pdk, folder: Path) -> None:

@@ -188,11 +188,11 @@ def _compare_direct(bench: _Bench, swept: Floats, wrapped: Floats) -> None:
     """Raise where a transistor without its wrapper does not carry what it does with it (``wrapped`` [points, probes])
     at half the supply."""
     folder = bench.folder / f"{bench.named}_direct"
-    probes = _transistors(bench.pdk, direct=True)
+    probes = _transistors(bench.pdk, bench.direct)
     try:
         _, alone = _simulate(bench, probes, folder)
     except (ToolFailedError, BadDataError) as error:
-        raise ToolFailedError(
+        raise type(error)(
             f"{bench.pdk.file}: corner {bench.named}: transistors without their wrappers do not run: {error}\n"
             "  Correct devices.nmos.direct and devices.pmos.direct in that file, or leave both out."
         ) from None

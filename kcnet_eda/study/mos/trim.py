@@ -19,7 +19,7 @@ from kcnet_eda.network.graph import Network
 from kcnet_eda.physical.calibration import CellGroup, TrimRun
 from kcnet_eda.physical.cell_kind import CellKind, drawn_sign
 from kcnet_eda.physical.mos_cell import CellEdges
-from kcnet_eda.physical.trim import INSTANTS, Knobs, Trimmer, Turned
+from kcnet_eda.physical.trim import INSTANTS, Knobs, Trimmer, Turned, knobs_of
 from kcnet_eda.progress import Advance, NoProgress, Progress
 from kcnet_eda.study.mos.calibrate import measure
 from kcnet_eda.study.mos.rig import Rig
@@ -60,7 +60,7 @@ def require_memory(net: Network, edges: Mapping[CellKind, CellEdges], runs: int)
     """Raise :class:`InvalidInputError` where a network's ``edges`` as cells and its nodes are too many to be trimmed by
     so many runs: before they are calibrated."""
     nodes = net.max_nodes - 1
-    knobs = sum(len(e.theta) * (kind.free + 1) for kind, e in edges.items()) + nodes
+    knobs = sum(knobs_of(kind, len(e.theta)) for kind, e in edges.items()) + nodes
     needed = 4 * runs * _instants(net).size * nodes * knobs
     if needed > MOST_BYTES:
         most = int(MOST_BYTES * runs / needed)
