@@ -30,12 +30,12 @@ samples: {samples}
 SECTIONS = {
     "scaling": "{samples: 4, simulators: [ngspice, vacask]}",
     "size": """
-  edges: [300, 1000, 3000, 6000, 10000, 20000, 30000, 60000, 100000, 200000, 300000, 1000000]
+  edges: [300, 1000, 3000, 6000, 10000, 15000, 20000, 30000, 45000, 60000, 80000, 1e5, 1.5e5, 2e5, 3e5, 1e6]
   networks: [digits, digits_mos, mnist, published/mnist]
   ngspice_up_to: 100000
   vacask_above: 2000
   engine_above: 500000
-  repeats: 3
+  repeats: 5
   timeout_s: 1200""",
     "decision": "{}",
     "inference": "{samples: 10}",
@@ -84,7 +84,8 @@ def _size(section: Row) -> None:
             f"{row['wall_s']:.3f} s (least of {len(row['walls_s'])}, most {max(row['walls_s']):.3f}) in "
             f"{row['steps']:g} steps, {row['peak_mib']:.0f} MiB, {row['current_peak']:.4g} A peak, "
             f"{row['current_mean']:.4g} A mean, {row['charge']:.4g} C, heat {row['energy_heat']:.4g} J, supplied "
-            f"{row['energy_supplied']:.4g} J; {row['level']}, {row['simulator_version']}"
+            f"{row['energy_supplied']:.4g} J; from the reference {row['from_reference'] or float('nan'):.1e} "
+            f"of the range; {row['level']}, {row['simulator_version']}"
         )
     print("absent:", section["absent"])
     for law in section["laws"]:

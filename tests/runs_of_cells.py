@@ -23,6 +23,7 @@ temperatures: [-40, 27, 125]
 dies: 4
 mismatch: {{sigma_gain: 0.05, sigma_offset: 0.025}}
 repeat: 3
+chain: 5
 limits: {{accuracy: {{minimum: 0.1}}, yield: {{minimum: 1.0}}}}
 """
 _LATENCY = """

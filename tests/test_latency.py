@@ -257,6 +257,9 @@ def test_charge_and_heat_of_a_conductance_are_those_of_the_formula(small: Path, 
     assert {law["of"]: law["n"] for law in x["laws"]}["charge"] == 2  # a size counts once
     # Each simulator's settings are chosen for 1e-3.
     assert x["rows"][1]["charge"] == pytest.approx(x["rows"][2]["charge"], rel=1e-3)
+    # No two rules of different order leave the same error.
+    errors = {row["from_reference"] for row in x["rows"]}
+    assert len(errors) == 3 and all(0 < error <= 1e-3 for error in errors)
 
 
 def test_decision_times_and_tolerances_trace_to_the_waveforms_in_the_store(small: Path, tmp_path: Path) -> None:

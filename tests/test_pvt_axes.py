@@ -148,7 +148,7 @@ def test_doubling_each_error_moves_the_right_numbers_in_the_right_direction(digi
     assert (np.diff(written) < 0).all() and (np.diff(read) < 0).all()
     assert (np.diff(np.median(found.margin[:4], axis=1)) < 0).all()
     assert np.array_equal(found.margin[4:], np.broadcast_to(found.margin[0], (3, 20)))
-    record = make_record(digits, KIT, found)
+    record = make_record(digits, KIT, "digits:test", found)
     assert record["summary"]["inert_axes"] == []
 
 

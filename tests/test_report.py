@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -75,35 +76,56 @@ def test_the_chain_is_what_the_arrays_say(runs, tmp_path):
     assert "planned runs: timed_out" in html and "https://" not in html.replace(_plotly(), "")
 
 
-def _of_conditions(network, at=0):
-    """A study of conditions as a report reads it: two dies and five samples, its first condition the worst."""
-    summary = {"samples": 5, "dies": 2, "worst": "ss", "worst_index": at, "accuracy_min": 0.7}
-    row = {"latency_s": 3e-7, "energy_j": 2e-9}
-    record = {"study": "pvt", "summary": summary, "check": None, "conditions": [row], "limits": []}
-    arrays = {"right": np.array([[4, 3]]), "agree": np.array([[5, 4]])}
-    return Run(Path("pvt"), "pvt", record, arrays, network, {}, {}, ())
+def _of_conditions(network, like):
+    """A study of conditions as a report reads it, with the samples 2 to 5 of the run ``like`` for the chain: those on
+    calibrated edges are off by 0.02, of those at the worst corner the last failed."""
+    steps = {
+        "calibrated": {"condition": "tt", "latency_s": 3e-7, "energy_j": 2e-9},
+        "worst": {"condition": "ss", "latency_s": 3e-7, "energy_j": 1e-9},
+    }
+    record = {"study": "pvt", "summary": {}, "check": None, "chain": steps, "conditions": [], "limits": []}
+    record["provenance"] = {"data": like.record["provenance"]["data"]}
+    arrays = {name: like.arrays[name][2:6] for name in ("x0", "y", "index", "v_end_software")}
+    arrays["v_end_calibrated"] = arrays["v_end_software"] + 0.02
+    arrays["v_end_worst"] = arrays["v_end_software"].copy()
+    arrays["v_end_worst"][-1] = np.nan
+    return Run(Path("pvt"), "pvt", record, arrays, network, {}, ())
+
+
+def test_the_steps_of_a_study_over_conditions_are_of_the_samples_that_all_share(runs):
+    engine = read_run(runs[0], "before")
+    study = _of_conditions(engine.network, engine)
+    chain = make_chain([engine, study])
+    assert chain.shared == [2, 3, 4, 5] and not chain.left_out
+    steps = {step["step"]: step for step in chain.steps}
+    calibrated, worst = steps["calibrated behavioural"], steps["worst PVT corner"]
+    for step in (calibrated, worst):
+        for what in ("accuracy", "agreement_before", "agreement_software"):
+            assert step[what]["n"] == 4
+        for what in ("latency_s", "energy_j"):
+            assert step[what]["value"] == look_up(study.record, step[what]["source"]["key"])
+    assert calibrated["error_max"]["value"] == pytest.approx(0.02, abs=1e-12)  # a rounding of a sum of order 1
+    assert calibrated["agreement_before"]["count"] == 4 and worst["agreement_before"]["count"] == 3
+    assert worst["error_max"]["value"] == 0 and worst["error_max"]["source"]["rows"] == [0, 1, 2]
 
 
 def test_a_study_of_another_network_is_no_step_of_the_chain(runs):
-    engine = read_run(runs[0], "before")
-    own, other = _of_conditions(engine.network), _of_conditions(random_network(4))
-    chain = make_chain([engine, own])
-    worst = chain.steps[-1]
-    assert worst["accuracy"]["value"] == 0.7 and worst["agreement_software"]["count"] == 9 and not chain.left_out
-    for what, value in (("latency_s", 3e-7), ("energy_j", 2e-9)):
-        assert worst[what]["value"] == value == look_up(own.record, worst[what]["source"]["key"])
-    chain = make_chain([engine, other])
-    assert chain.steps[-1]["status"] == "not run" and chain.left_out == ["pvt: another network"]
+    engine, twin = read_run(runs[0], "before"), read_run(runs[1], "after")
+    other = _of_conditions(random_network(4), engine)
+    chain = make_chain([engine, twin, other])
+    assert chain.steps[-1]["status"] == "not run" and chain.left_out == ["pvt: another network or data set"]
     assert make_chain([other]).steps[-1]["status"] == "run"  # alone it is a chain of its own
+    without = replace(other, record=other.record | {"chain": None}, arrays={})
+    assert "chain: N" in make_chain([engine, without]).left_out[0]
 
 
-def test_what_is_over_other_samples_adds_and_takes_nothing():
-    steps = [{"step": name, "accuracy": share(n, 10, {})} for name, n in (("a", 8), ("own", 10), ("b", 7))]
-    html = waterfall(steps, ["own"])
+def test_a_later_step_adds_to_or_takes_from_the_one_before():
+    steps = [{"step": name, "accuracy": share(n, 10, {})} for name, n in (("a", 8), ("b", 10), ("c", 7))]
+    html = waterfall(steps)
     drawn = json.JSONDecoder().raw_decode(html, html.index("[{", html.index("newPlot")))[0][0]
-    assert drawn["y"] == ["a", "own", "b"] and drawn["base"] == [0, 0, 80]
-    assert drawn["x"] == pytest.approx([80, 100, -10])  # b is ten points below a, whatever stands between them
-    assert drawn["customdata"] == ["80.00 %", "100.00 %, of its own samples", "-10.00 points"]
+    assert drawn["y"] == ["a", "b", "c"] and drawn["base"] == [0, 80, 100]
+    assert drawn["x"] == pytest.approx([80, 20, -30])
+    assert drawn["customdata"] == ["80.00 %", "+20.00 points", "-30.00 points"]
 
 
 def _plotly() -> str:

@@ -99,7 +99,7 @@ class Examples:
     origin: str
 
 
-def _example_inputs(network: Network) -> tuple[Floats, str]:
+def example_inputs(network: Network) -> tuple[Floats, str]:
     """Inputs that stand for the data, and where they come from."""
     if len(network.examples):
         return network.examples[:_MOST_EXAMPLES], "the network's own example inputs"
@@ -168,7 +168,7 @@ def write_bundle(
 
 def solve_examples(net: Network) -> Examples:
     """Examples of a network's inputs, and where they lead."""
-    x, origin = _example_inputs(net)
+    x, origin = example_inputs(net)
     x0 = net.initial_state(x)
     large = net.n_edges > LARGE
     few = x0[:_FEW_EXAMPLES] if large else x0

@@ -17,7 +17,8 @@ from kcnet_eda.network.graph import Network, labels
 from kcnet_eda.network.store import dump_network
 from kcnet_eda.report.runs import Run, look_up
 from kcnet_eda.study.accuracy import proportion
-from kcnet_eda.study.simulate import OUTPUTS, RECORD, STORE
+from kcnet_eda.study.pvt.chain import CALIBRATED, WORST
+from kcnet_eda.study.simulate import OUTPUTS, RECORD
 from kcnet_eda.study.software_steps import LOWERED, TORCH
 
 Floats = NDArray[np.float64]
@@ -25,17 +26,43 @@ Labels = NDArray[np.int64]
 Step = dict[str, Any]
 
 NOT_RUN, RAN = "not run", "run"
-CALIBRATED, WORST = "calibrated behavioural", "worst PVT corner"
-#: The steps over samples of their own: between them and the step before, the samples change too.
-OWN_SAMPLES = (CALIBRATED, WORST)
-#: The steps that are runs of ``kcnet simulate``: level and simulator of the record, name, what is new in it.
-_SIMULATED = (
-    ("fast engine", "engine", "network in the fast engine", "the engine's fixed steps and single precision"),
-    ("behavioral", "ngspice", "behavioural ngspice", "Verilog-A edges, and the error of ngspice's time steps"),
-    ("behavioral", "vacask", "behavioural VACASK", "another simulator's time steps on the same edges"),
-    ("mos", "ngspice", "MOS level", "transistors: the fit of the cells, corner rounding, leakage and lag"),
+
+
+@dataclass(frozen=True)
+class _Circuit:
+    """A step after the software's: its name, and what is new in it. Runs of ``kcnet simulate`` have it whose record
+    says ``level`` and ``simulator``; of studies over conditions those that have it as the ``part`` of their chain."""
+
+    name: str
+    cause: str
+    level: str = ""
+    simulator: str = ""
+    part: str = ""
+
+    def is_of(self, run: Run) -> bool:
+        """Whether ``run`` has it."""
+        if run.kind == "pvt":
+            return self.part != "" and f"v_end_{self.part}" in run.arrays
+        s = (run.record or {}).get("summary", {})
+        return self.level != "" and (s.get("level"), s.get("simulator")) == (self.level, self.simulator)
+
+
+_CIRCUITS = (
+    _Circuit("network in the fast engine", "the engine's fixed steps and single precision", "fast engine", "engine"),
+    _Circuit("behavioural ngspice", "Verilog-A edges, and the error of ngspice's time steps", "behavioral", "ngspice"),
+    _Circuit("behavioural VACASK", "another simulator's time steps on the same edges", "behavioral", "vacask"),
+    _Circuit(
+        "calibrated behavioural",
+        "edges of the law that a kit's cells were fitted with: gain, offset, rounding, leakage and lag",
+        part=CALIBRATED,
+    ),
+    _Circuit("MOS level", "transistors: the fit of the cells, corner rounding, leakage and lag", "mos", "ngspice"),
+    _Circuit("worst PVT corner", "the same transistors, not calibrated again", part=WORST),
 )
-_NEEDED = ("x0", "v_end", "v_end_software", "label", "index")
+#: Is listed only where it was run: nothing is built of it.
+_OPTIONAL = _CIRCUITS[0]
+#: The arrays without which a run of a kind is in no step; other kinds have no samples of their own.
+_NEEDED = {"simulate": ("x0", "v_end_software", "index", "v_end", "label"), "pvt": ("x0", "v_end_software", "index")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,54 +78,47 @@ class Chain:
 def make_chain(runs: Sequence[Run]) -> Chain:
     """The chain out of ``runs``: of the network that most of them have, the first run of each step."""
     left_out: list[str] = []
-    usable = [run for run in runs if run.kind == "simulate" and all(name in run.arrays for name in _NEEDED)]
-    usable = [run for run in usable if run.network is not None]
-    generative = [run for run in usable if run.record is not None and run.record.get("two_sample")]
+    usable = [run for run in runs if run.kind in _NEEDED and run.network is not None]
+    usable = [run for run in usable if all(name in run.arrays for name in _NEEDED[run.kind])]
+    left_out += [
+        f"{run.name}: was run without samples for the chain; 'chain: N' in its study file has N of them"
+        for run in runs
+        if run.kind == "pvt" and look_up(run.record, "chain") is None
+    ]
+    generative = [run for run in usable if look_up(run.record, "two_sample")]
     left_out += [f"{run.name}: its outputs are points, no labels" for run in generative]
     usable = [run for run in usable if run not in generative]
     network_of = {id(run): _identity(run) for run in usable}
     kept = list(network_of.values())
     main = max(dict.fromkeys(kept), key=kept.count, default=None)
-    chosen: dict[int, Run] = {}
+    chosen: dict[_Circuit, Run] = {}
     for run in usable:
-        assert run.record is not None
-        s = run.record["summary"]
-        place = next((i for i, row in enumerate(_SIMULATED) if row[:2] == (s.get("level"), s.get("simulator"))), None)
+        own = [circuit for circuit in _CIRCUITS if circuit.is_of(run)]
         if network_of[id(run)] != main:
             left_out.append(f"{run.name}: another network or data set")
-        elif place is None:
-            left_out.append(f"{run.name}: {s.get('level')} level is no step of the chain")
-        elif place in chosen:
-            left_out.append(f"{run.name}: {chosen[place].name} is this step already")
+        elif not own:
+            left_out.append(f"{run.name}: {look_up(run.record, 'summary.level')} level is no step of the chain")
         else:
-            chosen[place] = run
-    studies = [run for run in runs if run.kind == "pvt" and run.record is not None]
-    foreign = [run for run in studies if main is not None and _hash(run) != main[0]]
-    left_out += [f"{run.name}: another network" for run in foreign]
-    studies = [run for run in studies if run not in foreign]
-    shared, rows = _shared(list(chosen.values()), left_out)
+            taken = [circuit for circuit in own if circuit in chosen]
+            left_out += [f"{run.name}: {chosen[circuit].name} is its step {circuit.name} already" for circuit in taken]
+            chosen |= {circuit: run for circuit in own if circuit not in chosen}
+    ran = list({run.name: run for run in chosen.values()}.values())
+    shared, rows = _shared(ran, left_out)
     if not shared:
-        chosen = {}
-    ran = list(chosen.values())
+        ran, chosen = [], {}
     first = ran[0] if ran else None
-    truth = np.empty((0, 0)) if first is None else first.arrays["v_end_software"][rows[first.name]]
-    told = _training_record(first)
-    step, before = _software(ran, rows, truth, None, TORCH, "trained torch model", told)
+    step, before = _software(ran, rows, None, TORCH, "trained torch model", _training_record(first))
     steps = [step]
     step, before = _reference(first, rows, before)
     steps.append(step)
-    step, before = _software(ran, rows, truth, before, LOWERED, "lowered network", "")
+    step, before = _software(ran, rows, before, LOWERED, "lowered network", "")
     steps.append(step)
-    for place, (_, _, name, cause) in enumerate(_SIMULATED):
-        if place == len(_SIMULATED) - 1:
-            steps.append(_calibrated(studies))
-        if place in chosen and before is not None:
-            run = chosen[place]
-            step, before = _simulated(run, rows[run.name], truth, before, name, cause)
+    for circuit in _CIRCUITS:
+        if circuit in chosen and before is not None:
+            step, before = _of_circuit(circuit, chosen[circuit], rows, before)
             steps.append(step)
-        elif place:
-            steps.append(_not_run(name))
-    steps.append(_worst_corner(studies))
+        elif circuit is not _OPTIONAL:
+            steps.append(_not_run(circuit.name))
     return Chain(steps, shared, left_out)
 
 
@@ -161,29 +181,28 @@ def _source(run: Run, rows: Labels, *arrays: str) -> dict[str, Any]:
 
 
 def _software(
-    runs: Sequence[Run],
-    rows: dict[str, Labels],
-    truth: Floats,
-    before: Labels | None,
-    key: str,
-    name: str,
-    told: str,
+    runs: Sequence[Run], rows: dict[str, Labels], before: Labels | None, key: str, name: str, told: str
 ) -> tuple[Step, Labels | None]:
     """A step that runs of ``kcnet simulate`` have with them, of the first of ``runs`` that has it, and its labels;
     those before where none has it."""
     array = f"v_end_{key}"
     why = [str(look_up(run.record, f"software_steps.{key}.said") or "") for run in runs]
     for run, said in zip(runs, why, strict=True):
-        if array in run.arrays and run.network is not None:
-            own = rows[run.name]
-            v = run.arrays[array][own]
-            finite = np.isfinite(v).all(axis=1)
-            label = np.full(own.size, -1)
-            label[finite] = labels(run.network, v[finite])
-            cause = "; ".join(text for text in (said, told) if text)
-            return _compared(_blank(name, RAN, cause), run, own, truth, before, (array, v), (array, label)), label
+        if array in run.arrays:
+            step = _blank(name, RAN, "; ".join(text for text in (said, told) if text))
+            return _by_voltages(step, run, rows[run.name], before, array)
     reasons = dict.fromkeys(text for text in (*why, told) if text)
     return _not_run(name, "; ".join(reasons)), before
+
+
+def _by_voltages(step: Step, run: Run, rows: Labels, before: Labels | None, array: str) -> tuple[Step, Labels]:
+    """A step of which ``run`` has the final voltages in ``array``, and its labels."""
+    assert run.network is not None
+    v = run.arrays[array][rows]
+    finite = np.isfinite(v).all(axis=1)
+    label = np.full(rows.size, -1)
+    label[finite] = labels(run.network, v[finite])
+    return _compared(step, run, rows, before, (array, v), (array, label)), label
 
 
 def _reference(first: Run | None, rows: dict[str, Labels], before: Labels | None) -> tuple[Step, Labels | None]:
@@ -214,7 +233,6 @@ def _compared(
     step: Step,
     run: Run,
     rows: Labels,
-    truth: Floats,
     before: Labels | None,
     volts: tuple[str, Floats],
     answers: tuple[str, Labels],
@@ -223,6 +241,7 @@ def _compared(
     it agrees with nothing), each with the array of ``run`` that they come from, in ``rows``."""
     assert run.network is not None
     (of_v, v), (of_label, own), n = volts, answers, rows.size
+    truth = run.arrays["v_end_software"][rows]
     software = labels(run.network, truth)
     step = step | {"run": run.name}
     if "y" in run.arrays:
@@ -245,62 +264,30 @@ def _compared(
     return step
 
 
-def _simulated(run: Run, rows: Labels, truth: Floats, before: Labels, name: str, cause: str) -> tuple[Step, Labels]:
-    """The step of a run of ``kcnet simulate``, and its labels."""
+def _of_circuit(circuit: _Circuit, run: Run, rows: dict[str, Labels], before: Labels) -> tuple[Step, Labels]:
+    """The step ``circuit`` of a run, and its labels."""
     assert run.record is not None
-    own = np.asarray(run.arrays["label"][rows], dtype=np.int64)
-    volts = ("v_end", run.arrays["v_end"][rows])
-    step = _compared(_blank(name, RAN, cause), run, rows, truth, before, volts, ("label", own))
-    t_total = run.record["summary"]["t_total_s"]
-    step["latency_s"] = _number(t_total, {"run": run.name, "file": RECORD, "key": "summary.t_total_s"})
-    mos, audit = run.record.get("mos"), run.record.get("audit", {})
-    if mos and "static_power_w" in mos:
-        of_power = {"run": run.name, "file": RECORD, "key": "mos.static_power_w × summary.t_total_s"}
-        step["energy_j"] = _number(mos["static_power_w"] * t_total, of_power)
-    elif "energy_delivered" in audit and run.record["summary"].get("level") == "behavioral":
-        of_audit = {"run": run.name, "file": RECORD, "key": "audit.energy_delivered"}
-        step["energy_j"] = _number(audit["energy_delivered"], of_audit)
+    of_run = rows[run.name]
+    if circuit.part:
+        part = f"chain.{circuit.part}"
+        cause = f"{circuit.cause}: {look_up(run.record, f'{part}.condition')}, the die without mismatch"
+        step, own = _by_voltages(_blank(circuit.name, RAN, cause), run, of_run, before, f"v_end_{circuit.part}")
+        return step | {what: _recorded(run, f"{part}.{what}") for what in ("latency_s", "energy_j")}, own
+    own = np.asarray(run.arrays["label"][of_run], dtype=np.int64)
+    volts = ("v_end", run.arrays["v_end"][of_run])
+    step = _compared(_blank(circuit.name, RAN, circuit.cause), run, of_run, before, volts, ("label", own))
+    step["latency_s"] = _recorded(run, "summary.t_total_s")
+    energy = {"mos": "mos.static_power_w × summary.t_total_s", "behavioral": "audit.energy_delivered"}.get(
+        circuit.level
+    )
+    if energy is not None and look_up(run.record, energy.split(" × ")[0]) is not None:  # older records lack it
+        step["energy_j"] = _recorded(run, energy)
     return step, own
 
 
-def _calibrated(runs: Sequence[Run]) -> Step:
-    """Cases of a study over conditions that were repeated on calibrated edges: their accuracy over the conditions, dies
-    and samples that were drawn, and how many have the engine's label. One that failed is right nowhere."""
-    name, variant = CALIBRATED, "behavioral"
-    for run in runs:
-        check = look_up(run.record, "check")
-        if check and check.get("level") == variant:
-            said = f"{check['agree']} of {check['cases']} repeated cases, of all conditions, have the engine's label"
-            step = _blank(name, RAN, said) | {"run": run.name}
-            right, n = run.repeated.get(variant, (0, 0))
-            if n == check["cases"]:
-                step["accuracy"] = share(right, n, {"run": run.name, "file": STORE, "variant": variant})
-            return step
-    return _not_run(name)
-
-
-def _worst_corner(runs: Sequence[Run]) -> Step:
-    name = WORST
-    for run in runs:
-        assert run.record is not None
-        s, at = run.record["summary"], run.record["summary"].get("worst_index")
-        if at is None or "right" not in run.arrays:
-            continue
-        kit = run.record.get("provenance", {}).get("pdk", "the kit")
-        step = _blank(name, RAN, f"{s.get('worst')} of {kit}; {s.get('dies')} dies by the fast engine") | {
-            "run": run.name
-        }
-        if s.get("accuracy_min") is None:
-            step["cause"] += "; withheld, as its repeats in a simulator do not agree"
-        else:
-            for what, array in (("accuracy", "right"), ("agreement_software", "agree")):
-                if array in run.arrays:  # older studies counted no agreement
-                    hits = run.arrays[array][at]
-                    source = {"run": run.name, "file": OUTPUTS, "arrays": [array], "rows": [int(at)]}
-                    step[what] = share(int(hits.sum()), int(hits.size * s["samples"]), source)
-        for what in ("latency_s", "energy_j"):
-            value = look_up(run.record, f"conditions[{at}].{what}")
-            if value is not None:
-                step[what] = _number(value, {"run": run.name, "file": RECORD, "key": f"conditions[{at}].{what}"})
-        return step
-    return _not_run(name)
+def _recorded(run: Run, key: str) -> dict[str, Any]:
+    """A number of a run's record, or the product of several, with its source."""
+    factors = [look_up(run.record, part) for part in key.split(" × ")]
+    if None in factors:
+        raise KeyError(key)
+    return _number(float(np.prod(factors)), {"run": run.name, "file": RECORD, "key": key})

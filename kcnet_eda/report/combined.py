@@ -14,7 +14,7 @@ from kcnet_eda import __version__
 from kcnet_eda.export.render import render
 from kcnet_eda.network.graph import labels
 from kcnet_eda.report import figures
-from kcnet_eda.report.chain import OWN_SAMPLES, RAN, make_chain
+from kcnet_eda.report.chain import RAN, make_chain
 from kcnet_eda.report.headline import Row, differences, failures, numbers, verdicts
 from kcnet_eda.report.runs import Run
 from kcnet_eda.report.sample import changed_rows, changed_samples, waveform_keys
@@ -82,8 +82,7 @@ def combined_html(runs: Sequence[Run], record: dict[str, Any], bodies: Sequence[
         "report/combined.html.j2",
         r=record,
         sections=sections,
-        waterfall=figures.waterfall(ran, OWN_SAMPLES) if ran else None,
-        own_samples=OWN_SAMPLES,
+        waterfall=figures.waterfall(ran) if ran else None,
         confusions=[table for run in runs if (table := _confusion(run)) is not None],
         changed=changed,
         plotly_js=figures.plotly_js(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 _WINNER, _RUNNER_UP, _OTHER = "#0072B2", "#D55E00", "#8c8c8c"  # Okabe and Ito's: safe for colour-blind readers
-_APART = "#56B4E9"
 _COLOURS = (_WINNER, _RUNNER_UP, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES, _SYMBOLS = ("solid", "dash", "dot", "dashdot"), ("circle", "square", "diamond", "x", "triangle-up")
 _BELOW = {
@@ -330,25 +328,18 @@ def yield_curve(of_dies: dict[str, Floats]) -> str:
     return _fragment(figure, "yield")
 
 
-def waterfall(steps: list[dict[str, Any]], apart: Container[str]) -> str:
+def waterfall(steps: list[dict[str, Any]]) -> str:
     """An HTML fragment: the accuracy of the first of ``steps`` and what each later one adds or takes, with Wilson's
-    interval of each; a step has its name and a proportion ``accuracy``. Those ``apart`` are over samples of their own:
-    they stand for themselves, and nothing is added or taken between them and others."""
+    interval of each; a step has its name and a proportion ``accuracy``, all of the same samples."""
     names = [step["step"] for step in steps]
     value = [100 * step["accuracy"]["value"] for step in steps]
     low, high = (
         [abs(100 * s["accuracy"]["wilson95"][i] - v) for s, v in zip(steps, value, strict=True)] for i in (0, 1)
     )
-    base, length, colour, text, before = [], [], [], [], None
-    for name, v in zip(names, value, strict=True):
-        alone = name in apart
-        whole = alone or before is None
-        base.append(0.0 if whole or before is None else before)
-        length.append(v - base[-1])
-        colour.append(_APART if alone else _OTHER if whole else _WINNER if length[-1] >= 0 else _RUNNER_UP)
-        own = f"{v:.2f} %{', of its own samples' if alone else ''}"
-        text.append(own if whole else f"{length[-1]:+.2f} points")
-        before = before if alone else v
+    base = [0.0, *value[:-1]]
+    length = [v - b for v, b in zip(value, base, strict=True)]
+    colour = [_OTHER, *(_WINNER if more >= 0 else _RUNNER_UP for more in length[1:])]
+    text = [f"{value[0]:.2f} %", *(f"{more:+.2f} points" for more in length[1:])]
     figure = go.Figure()
     figure.add_bar(
         y=names,
@@ -356,7 +347,7 @@ def waterfall(steps: list[dict[str, Any]], apart: Container[str]) -> str:
         base=base,
         orientation="h",
         customdata=text,
-        marker={"color": colour, "pattern": {"shape": ["/" if name in apart else "" for name in names]}},
+        marker={"color": colour},
         hovertemplate="%{y}: %{customdata}<extra></extra>",
     )
     spread = {"type": "data", "symmetric": False, "array": high, "arrayminus": low, "color": "#7a7a7a"}

@@ -18,15 +18,13 @@ from kcnet_eda.network.store import load_network
 from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, STORE
 
 Record = dict[str, Any]
-_Rows = tuple[dict[str, int], dict[str, tuple[int, int]]]
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
     """What a run folder holds. ``record`` and ``network`` are None and ``arrays`` empty where they cannot be read;
-    ``problems`` say what could not; ``statuses`` counts the rows of the store by status; ``repeated`` has of each
-    variant of a study's plan how many rows are right, and of how many."""
+    ``problems`` say what could not; ``statuses`` counts the rows of the store by status."""
 
     path: Path
     name: str
@@ -34,7 +32,6 @@ class Run:
     arrays: dict[str, NDArray[Any]]
     network: Network | None
     statuses: dict[str, int]
-    repeated: dict[str, tuple[int, int]]
     problems: tuple[str, ...]
 
     @property
@@ -64,7 +61,7 @@ def read_run(path: Path, name: str) -> Run:
     try:
         there = {part for part in parts if (path / part).is_file()}
     except PermissionError as error:
-        return Run(path, name, None, {}, None, {}, {}, (f"cannot be looked into: {error.strerror}",))
+        return Run(path, name, None, {}, None, {}, (f"cannot be looked into: {error.strerror}",))
     problems += [f"has no {part}" for part in parts if part not in there]
     if RECORD not in there and STORE in there:
         problems.append("did not end, or is still running: the command that began it goes on from where it stopped")
@@ -91,9 +88,9 @@ def read_run(path: Path, name: str) -> Run:
     if network is not None and (odd := _odd_shapes(arrays, network)):
         arrays = {}
         problems.append(f"{OUTPUTS} is not of {NETWORK}: {odd}")
-    no_rows: _Rows = ({}, {})
-    statuses, repeated = read(STORE, _rows, no_rows)
-    return Run(path, name, record, arrays, network, statuses, repeated, tuple(problems))
+    no_rows: dict[str, int] = {}
+    statuses = read(STORE, _statuses, no_rows)
+    return Run(path, name, record, arrays, network, statuses, tuple(problems))
 
 
 class _NotWholeError(Exception):
@@ -127,23 +124,15 @@ def _odd_shapes(arrays: dict[str, NDArray[Any]], network: Network) -> str:
     return "; ".join(f"{name} is {of}, not {shapes[name]}" for name, of in found.items() if of != shapes[name])
 
 
-def _rows(store: Path) -> _Rows:
-    """Rows by status, and what :attr:`Run.repeated` has; read only, so that a report never changes a run."""
+def _statuses(store: Path) -> dict[str, int]:
+    """Rows by status; read only, so that a report never changes a run."""
     connection = sqlite3.connect(f"{store.resolve().as_uri()}?mode=ro", uri=True)
     try:
         # A damaged page is met only when it is read: all columns, not the status alone.
         rows = connection.execute("SELECT * FROM runs").fetchall()
         if not rows:
             raise _NotWholeError("has no runs")
-        statuses = connection.execute("SELECT status, count(*) FROM runs GROUP BY status ORDER BY status").fetchall()
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        counts = []
-        if {"plan", "answers"} <= tables:  # older stores have neither
-            counts = connection.execute(
-                "SELECT variant, total(correct), count(*) "
-                "FROM plan JOIN runs USING (key) LEFT JOIN answers USING (key) GROUP BY variant"
-            ).fetchall()
-        return dict(statuses), {variant: (int(right), n) for variant, right, n in counts}
+        return dict(connection.execute("SELECT status, count(*) FROM runs GROUP BY status ORDER BY status").fetchall())
     finally:
         connection.close()
 

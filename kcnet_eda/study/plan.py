@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.dynamics.reference import method
 from kcnet_eda.export.bundle import Bundle
 from kcnet_eda.export.testbench import SolverSettings
 from kcnet_eda.files import sha256_bytes, sha256_file
@@ -16,6 +15,7 @@ from kcnet_eda.network.data import DataSet
 from kcnet_eda.study.batch import Job
 from kcnet_eda.study.engine_run import ENGINE, VERSION
 from kcnet_eda.study.mos.models import bundle_models
+from kcnet_eda.study.references import reference_keys
 from kcnet_eda.tools import openvaf
 from kcnet_eda.tools.locate import find_openvaf
 from kcnet_eda.tools.simulators import Simulator
@@ -90,7 +90,6 @@ def make_plan(bundle: Bundle, simulator: Simulator | None, data: DataSet, seed: 
         sources += [bundle.path / "veriloga" / f"{module}.va" for module in bundle.circuit.modules(gated)]
     models = bundle_models(bundle)
     circuit = " ".join([*map(sha256_file, sources), *tools, *([models[1].sha256] if models else [])])
-    truth = f"{sha256_file(bundle.path / 'network.kcnet')} {method(bundle.network)}"
 
     def job(i: int, settings: SolverSettings, keep: bool) -> Job:
         return Job(_key(f"{circuit} {settings}", x0[i]), int(data.index[i]), x0[i], settings, keep)
@@ -101,7 +100,7 @@ def make_plan(bundle: Bundle, simulator: Simulator | None, data: DataSet, seed: 
         plan,
         main=tuple(job(i, settings, keep=i < _KEPT_WAVEFORMS) for i in range(n)),
         half_step={int(i): job(int(i), settings.halved(), keep=False) for i in checked},
-        reference_keys=tuple(_key(truth, x) for x in x0),
+        reference_keys=reference_keys(bundle.path / "network.kcnet", bundle.network, x0),
     )
 
 

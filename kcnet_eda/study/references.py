@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.dynamics.reference import final_states
+from kcnet_eda.dynamics.reference import final_states, method
+from kcnet_eda.files import sha256_bytes, sha256_file
 from kcnet_eda.network.graph import Network
 from kcnet_eda.progress import Progress
 from kcnet_eda.study.store import Store
@@ -16,6 +18,12 @@ Floats = NDArray[np.float64]
 
 #: Takes rows of the initial states that are asked for, and their final states.
 Done = Callable[[NDArray[np.int64], Floats], None]
+
+
+def reference_keys(file: Path, network: Network, x0: Floats) -> tuple[str, ...]:
+    """The keys of ``x0`` [n, nodes] in a store: hashes of the network's ``file``, the method and the state."""
+    words = f"{sha256_file(file)} {method(network)}".encode()
+    return tuple(sha256_bytes(words + b" " + x.tobytes()) for x in x0)
 
 
 def reference_states(

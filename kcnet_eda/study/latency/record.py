@@ -122,7 +122,9 @@ def _sizes(size: Row) -> str:
     if not rows:
         return "no run passed"
     edges, times = [row["edges"] for row in rows], dict.fromkeys(format_si(row["t_total_s"], "s", 3) for row in rows)
-    return f"T = {', '.join(times)} from {min(edges)} to {max(edges)} edges"
+    off = size["largest_from_reference"]
+    there = "" if off is None else f", where circuits are within {off:.1e} of the reference"
+    return f"T = {', '.join(times)} from {min(edges)} to {max(edges)} edges{there}"
 
 
 def _binding(kit: Row) -> str:

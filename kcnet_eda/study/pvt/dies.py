@@ -17,6 +17,7 @@ from kcnet_eda.physical.mismatch import UnitSpread
 from kcnet_eda.physical.mos_cell import cell_edges, first_sizes, range_problems
 
 Floats = NDArray[np.float64]
+NOMINAL = -1  # the number of the die without mismatch
 _AT_ONCE = 50  # dies whose final states are kept in memory
 # The first words of a die's keys among what the seed draws: its edges, what is written, when it is read.
 _DIE, _WRITTEN, _READ = 0, 3, 4
@@ -57,7 +58,9 @@ class Dies:
 
     def normals(self, die: int) -> tuple[Floats, Floats]:
         """What makes a die itself: normal numbers of each edge's θ1, θ2 and ratio [3, E], and of the bias's gain and
-        offset [2]; its own, whatever else is computed with it."""
+        offset [2]; its own, whatever else is computed with it, and 0 of the nominal one."""
+        if die == NOMINAL:
+            return np.zeros((3, self.units.size)), np.zeros(2)
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(_DIE, die)))
         return rng.standard_normal((3, self.units.size)), rng.standard_normal(2)
 

@@ -27,7 +27,7 @@ from kcnet_eda.study.mos.export import calibrated_circuit, mos_settings
 from kcnet_eda.study.mos.rig import Rig
 from kcnet_eda.study.mos.run import MosDeck, mos_deck, run_in_transistors
 from kcnet_eda.study.pvt.conditions import at_condition
-from kcnet_eda.study.pvt.dies import Dies
+from kcnet_eda.study.pvt.dies import NOMINAL, Dies
 from kcnet_eda.study.pvt.repeat import Case, draw_cases
 from kcnet_eda.study.store import Result, Status
 from kcnet_eda.tools.pdk import prepare
@@ -35,7 +35,6 @@ from kcnet_eda.tools.simulators import NGSPICE
 
 Floats = NDArray[np.float64]
 
-NOMINAL = -1  # the number of the die without mismatch
 _SLOWER = 5  # than a case on calibrated edges, at most
 _STREAM = 1  # of cases; the behavioural level's are another's
 

@@ -25,8 +25,7 @@ from kcnet_eda.files import sha256_bytes
 from kcnet_eda.physical.scaling import Scaling
 from kcnet_eda.study.campaign.ladder import climb, ladder
 from kcnet_eda.study.mos.export import kit_scaling
-from kcnet_eda.study.pvt.dies import Dies
-from kcnet_eda.study.pvt.mos import NOMINAL
+from kcnet_eda.study.pvt.dies import NOMINAL, Dies
 from kcnet_eda.study.pvt.noise import NoiseStudy
 from kcnet_eda.study.pvt.repeat import run_die, tools_of
 from kcnet_eda.study.pvt.work import require_version

@@ -28,8 +28,8 @@ _OF_ALL = {"minimum": "the least value", "typical": "the mean", "maximum": "the 
 STUDY = "pvt"
 
 
-def make_record(shared: Shared, kit: str, outcome: Outcome) -> dict[str, Any]:
-    """The record, of the ``outcome`` of every die at every point; plain JSON values."""
+def make_record(shared: Shared, kit: str, data: str, outcome: Outcome) -> dict[str, Any]:
+    """The record, of the ``outcome`` of every die at every point on samples of the set ``data``; plain JSON values."""
     study, points, dies, samples = shared.study, shared.points, shared.dies, len(shared.y)
     rows = [_row(shared, i, Outcome(*outcome.arrays[:, i])) for i in range(len(points))]
     worst = min(rows, key=lambda row: (row["yield"], row["accuracy"]))
@@ -79,6 +79,7 @@ def make_record(shared: Shared, kit: str, outcome: Outcome) -> dict[str, Any]:
             "energy": "supply current of cells and bias at the condition, mean over the box, times supply times T",
             "cells": NGSPICE.version(),
             "pdk": kit,
+            "data": data,
             "mismatch": None if dies.spread is None else asdict(dies.spread),
             "t_unit_s": study.t_unit,
             "seed": study.seed,

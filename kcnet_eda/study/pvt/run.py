@@ -22,7 +22,7 @@ from kcnet_eda.config import load_settings
 from kcnet_eda.dynamics.engine import evolve
 from kcnet_eda.errors import InvalidInputError, ToolFailedError
 from kcnet_eda.files import hold_folder, sha256_bytes, sha256_file, write_atomic
-from kcnet_eda.network.data import load_data
+from kcnet_eda.network.data import DataSet, load_data
 from kcnet_eda.network.graph import labels
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.physical.pdk import load_pdk
@@ -33,9 +33,10 @@ from kcnet_eda.study.campaign.ladder import ladder
 from kcnet_eda.study.campaign.run import Tally, Work, run_campaign
 from kcnet_eda.study.campaign.runs_table import RUNS_CSV, RUNS_PARQUET, write_runs
 from kcnet_eda.study.mos.export import calibrated_circuit, kit_scaling
+from kcnet_eda.study.pvt.chain import CALIBRATED, WORST, ChainStep, calibrated_step, chain_arrays, worst_step
 from kcnet_eda.study.pvt.conditions import grid, measured, nominal
-from kcnet_eda.study.pvt.dies import Dies, network_cells
-from kcnet_eda.study.pvt.mos import NOMINAL, draw_nominal, transistors
+from kcnet_eda.study.pvt.dies import NOMINAL, Dies, network_cells
+from kcnet_eda.study.pvt.mos import draw_nominal, transistors
 from kcnet_eda.study.pvt.noise import NoiseRun, NoiseStudy, noise_on_worker, noise_record, run_noise
 from kcnet_eda.study.pvt.noise_spot import SpotChecks, SpotRun, spot_on_worker, spot_record
 from kcnet_eda.study.pvt.record import add_checks, calibration_text, make_record
@@ -62,6 +63,7 @@ from kcnet_eda.study.pvt.work import (
     case_on_worker,
     run_block,
 )
+from kcnet_eda.study.references import reference_keys, reference_states
 from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, REPORT, STORE, refuse_foreign, require_fit
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
 from kcnet_eda.tools.simulators import NGSPICE
@@ -72,8 +74,8 @@ BLOCK = 50  # dies of a row of the store
 _ENGINE = "die engine"
 _LEVELS = {
     **dict.fromkeys(("block", "noise", "remedy"), "engine"),
-    **dict.fromkeys(("behavioral", "spot"), "behavioral"),
-    "mos": "mos",
+    **dict.fromkeys(("behavioral", "spot", CALIBRATED), "behavioral"),
+    **dict.fromkeys(("mos", WORST), "mos"),
 }
 
 
@@ -135,7 +137,8 @@ def study_pvt(
             for key, b in blocks.items()
         ]
         asked = any(samples is not None for samples in to_fit)
-        at_home = measured(study, kit, [home], progress).models[0] if asked or study.noise is not None else None
+        needs_home = asked or study.noise is not None or study.chain > 0
+        at_home = measured(study, kit, [home], progress).models[0] if needs_home else None
         noise, noise_runs = None, dict[str, NoiseRun]()
         if study.noise is not None and at_home is not None:
             noise = NoiseStudy(shared, study.noise, kit, home, at_home)
@@ -155,7 +158,7 @@ def study_pvt(
         outcome = Outcome.zeros(len(points), study.dies)
         for key, block in blocks.items():
             outcome.put(block, _numbers(store, key))
-        record = make_record(shared, kit.name, outcome)
+        record = make_record(shared, kit.name, data.name, outcome)
         worst = record["summary"]["worst_index"]
         right, lost, agree = outcome.arrays[:3].astype(np.int64)
         arrays = {"right": right, "not_finite": lost, "agree": agree, "margin": outcome.margin}
@@ -163,12 +166,18 @@ def study_pvt(
         results = _repeat(shared, Behavioral(dies, points, scaling), cases, store, out, farm, progress)
         arrays |= _of_cases("case", cases, results, cells.network.max_nodes)
         check, check_mos = results.check, None
-        if study.repeat_mos:
+        record["chain"] = None
+        if study.repeat_mos or study.chain:
             level = transistors(dies, points, found.rig, study.models, scaling, progress)
+        if study.repeat_mos:
             cases = draw_nominal(study.repeat_mos, study.seed, worst, len(points), len(data))
             results = _repeat(shared, level, cases, store, out, farm, progress)
             arrays |= _of_cases("case_mos", cases, results, cells.network.max_nodes)
             check_mos = results.check
+        if study.chain and at_home is not None:
+            steps = {CALIBRATED: calibrated_step(shared, home, at_home), WORST: worst_step(shared, level, worst)}
+            record["chain"], of_chain = _chain(shared, steps, data, source, store, out, farm, progress)
+            arrays |= of_chain
         record["noise"] = None
         if noise is not None:
             mos = calibrated_circuit(cells.network, found.rig, scaling, progress)
@@ -218,6 +227,28 @@ def _remedies(of: Fitting, same: str, store: Store, farm: Farm, progress: Progre
         return [_numbers(store, key) for key in items]
 
     return remedies(of, run)
+
+
+def _chain(
+    shared: Shared,
+    steps: Mapping[str, ChainStep],
+    data: DataSet,
+    source: Path,
+    store: Store,
+    out: Path,
+    farm: Farm,
+    progress: Progress,
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Run the study's ``steps`` of the reconciliation chain, for its record and outputs; ``source`` is the network's
+    file."""
+    found, records = {}, {}
+    for name, step in steps.items():
+        results = found[name] = _repeat(shared, step.level, step.cases, store, out, farm, progress).results
+        records[name] = step.record(shared, results, NGSPICE.version())
+    x0 = shared.x0[: shared.study.chain]
+    keys = reference_keys(source, shared.network, x0)
+    truth = reference_states(store, keys, shared.network, x0, farm.workers, progress)
+    return records, chain_arrays(shared, data, truth, found)
 
 
 def _plan(shared: Shared, same: str) -> dict[str, Block]:

@@ -161,6 +161,10 @@ class PvtStudy(Settings):
     steps: Annotated[int, Field(ge=5, le=10_000, description="RK4 steps")] = 15
     repeat: Annotated[int, Field(ge=0, le=100_000, description="cases repeated in ngspice, behavioural level")] = 0
     repeat_mos: Annotated[int, Field(ge=0, le=10_000, description="cases repeated in transistors, no mismatch")] = 0
+    chain: Annotated[
+        int,
+        Field(ge=0, le=10_000, description="first samples of the reconciliation chain: calibrated edges, worst corner"),
+    ] = 0
     noise: Annotated[Noise | None, Field(description="accuracy against C with noise")] = None
     sensitivity: Annotated[Sensitivity | None, Field(description="what the yield hangs on, edge by edge")] = None
     calibration: Annotated[DieCalibration | None, Field(description="calibration of each die, and its effect")] = None
