@@ -30,7 +30,8 @@ samples: {samples}
 SECTIONS = {
     "scaling": "{samples: 4, simulators: [ngspice, vacask]}",
     "size": """
-  edges: [300, 1000, 3000, 6000, 10000, 15000, 20000, 30000, 45000, 60000, 80000, 1e5, 1.5e5, 2e5, 3e5, 1e6]
+  edges: [300, 1000, 3000, 6000, 10000, 15000, 20000, 30000, 45000, 60000, 80000,
+          100000, 150000, 200000, 300000, 1000000]
   networks: [digits, digits_mos, mnist, published/mnist]
   ngspice_up_to: 100000
   vacask_above: 2000
