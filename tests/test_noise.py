@@ -30,7 +30,7 @@ from kcnet_eda.physical.scaling import resolve
 from kcnet_eda.study.pvt.dies import Dies, network_cells
 from kcnet_eda.study.pvt.noise import count_right, smallest_c
 from kcnet_eda.study.pvt.noise_spot import spread_ratio
-from kcnet_eda.study.pvt.record import add_checks
+from kcnet_eda.study.pvt.record import withhold
 from kcnet_eda.study.pvt.settings import Noise, PvtStudy
 from kcnet_eda.study.pvt.work import Shared
 from kcnet_eda.study.store import open_store
@@ -131,7 +131,8 @@ def test_the_smallest_c_is_the_last_before_the_first_that_falls_short() -> None:
 def test_the_smallest_c_is_withheld_where_the_engine_is_not_believed() -> None:
     for kept, wanted in ((True, {"noise": 1e-12}), (False, None)):
         record: dict[str, Any] = {"summary": {}, "limits": [{"kept": True}], "noise": {"smallest": {"noise": 1e-12}}}
-        add_checks(record, {"kept": kept}, None)
+        record |= {"check": None, "check_mos": None, "chain": {"worst": {"check": {"kept": kept}}}}
+        withhold(record)
         assert record["noise"]["smallest"] == wanted and record["limits"] == [{"kept": kept}]
 
 
@@ -232,7 +233,7 @@ def test_spot_checks_in_ngspice_are_rows_and_agree_with_the_engine(
     assert len({v.tobytes() for v in ends if v is not None}) == 16
     # the same seed plans the same decks: nothing is left to run
     left: list[int] = []
-    monkeypatch.setattr("kcnet_eda.study.pvt.run.run_campaign", lambda *of: left.append(len(of[3])))
+    monkeypatch.setattr("kcnet_eda.study.pvt.site.run_campaign", lambda *of: left.append(len(of[3])))
     assert api.study_pvt(file, tmp_path / "run", at_nominal=True)["noise"]["spot"] == spot
     assert left == [0]
 

@@ -35,9 +35,8 @@ from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.progress import NoProgress
 from kcnet_eda.study.mos.rig import Bench
 from kcnet_eda.study.mos.sizing import size_cells
-from kcnet_eda.study.pvt import dies
+from kcnet_eda.study.pvt import dies, site
 from kcnet_eda.study.pvt import repeat as pvt_repeat
-from kcnet_eda.study.pvt import run as pvt
 from kcnet_eda.study.pvt.conditions import Point, inert_axes
 from kcnet_eda.study.pvt.spread import kit_spread
 from kcnet_eda.study.store import open_store
@@ -297,9 +296,9 @@ def test_a_repeat_is_run_again_where_the_device_or_its_compiler_changed(
 ) -> None:
     study.write_text(STUDY + "repeat: 2\n")
     out, ran = tmp_path / "run", []
-    real = pvt.run_campaign
+    real = site.run_campaign
     monkeypatch.setattr(
-        pvt,
+        site,
         "run_campaign",
         lambda farm, work, of_all, due, done: (ran.extend(due), real(farm, work, of_all, due, done)),
     )
@@ -334,5 +333,46 @@ def test_cases_repeated_in_transistors_are_of_the_nominal_die(tmp_path: Path, mo
     calibration = json.loads((tmp_path / "run/calibration.json").read_text())
     (row,) = calibration["conditions"]
     assert row["edges"]["error"]["largest"] < row["edges"]["plain_error"]["largest"] < row["edges"]["departure"]
-    monkeypatch.setattr(pvt, "run_campaign", lambda *args: args[3] and pytest.fail("a finished case was run again"))
+    monkeypatch.setattr(site, "run_campaign", lambda *args: args[3] and pytest.fail("a finished case was run again"))
     assert api.study_pvt(file, tmp_path / "run")["check_mos"] == check
+
+
+def test_samples_of_the_chain_are_of_the_die_without_mismatch(tmp_path: Path) -> None:
+    """As above; the calibrated edge at the kit's own condition against the closed form of its own parameters."""
+    network = make_network([(1, 2, 1.0, -1.0, 0.25, 1.0, RELU)], 3, 1.0, examples=[[1.0, -0.5]])
+    save_network(network, tmp_path / "net.kcnet")
+    x = np.array([[1.0, -0.5], [0.5, -1.0], [-1.0, 1.0]])
+    np.savez(tmp_path / "data.npz", x=x, y=np.array([0, 0, 1]))
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        f"network: {tmp_path / 'net.kcnet'}\ndata: {tmp_path / 'data.npz'}\npdk: generic180\ncorners: [tt, ff]\n"
+        "temperatures: [125]\nt_unit: 1u\ndies: 3\nrepeat_mos: 6\nchain: 2\nmismatch: {sigma_offset: 0.5}\n"
+    )
+    record = api.study_pvt(file, tmp_path / "run")
+    chain, worst = record["chain"], record["summary"]["worst_index"]
+    for step in chain.values():
+        assert (step["check"]["cases"], step["check"]["failed"], step["check"]["kept"]) == (2, 0, True)
+    assert chain["worst"]["condition"] == record["conditions"][worst]["condition"] != chain["calibrated"]["condition"]
+    assert chain["worst"]["energy_j"] == pytest.approx(record["conditions"][worst]["energy_j"], rel=1e-12)
+    with np.load(tmp_path / "run/outputs.npz") as archive:
+        a = dict(archive)
+    assert np.array_equal(a["index"], [0, 1]) and np.array_equal(a["x0"][:, 1:], x[:2])
+    # In transistors there is one deck of a sample at a condition.
+    same = [int(np.flatnonzero((a["case_mos"] == (worst, -1, i)).all(axis=1))[0]) for i in (0, 1)]
+    assert np.array_equal(a["v_end_worst"], a["case_mos_v_end"][same])
+    # Conducting all the time, an edge of slope θ1 between two capacitors moves both ends by what exp(-2·θ1·t) says of
+    # its current; the step is 1/200 of T, and the rest (lag, compression, common mode) is of the fit: 2 % of 2 I_u.
+    current = x[:2, 0] - x[:2, 1] + 0.25
+    moved = current * (1 - np.exp(-2.0)) / 2
+    assert np.abs(a["v_end_calibrated"][:, 2] - (x[:2, 1] + moved)).max() < 0.04
+    assert (
+        np.abs(a["v_end_worst"] - a["v_end_software"]).max() > np.abs(a["v_end_calibrated"] - a["v_end_software"]).max()
+    )
+    with sqlite3.connect(tmp_path / "run/study.sqlite") as store:
+        rows = store.execute(
+            "SELECT variant, condition, dies FROM plan JOIN runs USING (key) WHERE variant IN ('calibrated', 'worst')"
+        )
+        assert {tuple(row) for row in rows} == {
+            ("calibrated", chain["calibrated"]["condition"], "nominal"),
+            ("worst", chain["worst"]["condition"], "nominal"),
+        }

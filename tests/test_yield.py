@@ -25,7 +25,7 @@ from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.mismatch import UnitSpread
 from kcnet_eda.study.pvt.die_calibration import Trims, fit_readout, fit_trims
 from kcnet_eda.study.pvt.dies import Dies, network_cells
-from kcnet_eda.study.pvt.record import add_checks
+from kcnet_eda.study.pvt.record import withhold
 from kcnet_eda.study.pvt.remedies import Due, Fitting, Kind, effect, fitting_samples, run_step
 from kcnet_eda.study.pvt.settings import PvtStudy
 from kcnet_eda.study.pvt.yield_sensitivity import (
@@ -270,8 +270,9 @@ def test_the_command_tells_the_effect_and_an_engine_that_is_not_believed_has_non
         "noise": None,
         "sensitivity": {"edges": []},
         "calibration": {"rows": []},
+        "check": {"kept": False},
     }
-    add_checks(record, {"kept": False}, None)
+    withhold(record)
     assert record["sensitivity"] is None and record["calibration"] is None and record["summary"]["kept"] is False
 
 

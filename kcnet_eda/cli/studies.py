@@ -131,6 +131,8 @@ def study_mc(
 
 def _tell_pvt(record: dict[str, Any], out: Path) -> None:
     """The table of conditions and the verdict; exit code 2 where a limit is missed."""
+    from kcnet_eda.study.pvt.record import checks
+
     s = record["summary"]
     table = Table(box=None, pad_edge=False)
     for heading in ("condition", "accuracy", "95 %", "worst die", "yield", "95 %"):
@@ -155,11 +157,10 @@ def _tell_pvt(record: dict[str, Any], out: Path) -> None:
         f"classifications, {s['not_finite']} not finite; worst: {s['worst']}; dies good everywhere: {everywhere}",
         soft_wrap=True,
     )
-    if record["check"] is None and record["check_mos"] is None:
+    repeated = list(checks(record).values())
+    if not repeated:
         OUT.print("no case was repeated in a simulator")
-    for check in (record["check"], record["check_mos"]):
-        if check is None:
-            continue
+    for check in repeated:
         low, high = check["agreement_interval"]
         largest = "none passed" if check["largest"] is None else f"{check['largest']:.1e} of the range"
         OUT.print(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kcnet_eda.report.runs import Run, look_up
+from kcnet_eda.study.pvt.record import checks
 from kcnet_eda.study.simulate import RECORD
 from kcnet_eda.study.store import Status
 from kcnet_eda.units import format_si
@@ -70,11 +71,9 @@ def verdicts(run: Run) -> list[Row]:
         for i, limit in enumerate(look_up(r, "limits") or []):
             text = _of_limit(limit)
             add(f"{limit['of']}, {limit['kind']}", limit["kept"], text, f"limits[{i}]")
-        for name in ("check", "check_mos"):
-            check = look_up(r, name)
-            if check:
-                text = f"{check['agree']} of {check['cases']} labels"
-                add(f"engine as ngspice ({check.get('level', 'behavioural')})", check["kept"], text, name)
+        for key, check in checks(r or {}).items():
+            text = f"{check['agree']} of {check['cases']} labels"
+            add(f"engine as ngspice ({check.get('level', 'behavioural')})", check["kept"], text, key)
     elif run.kind == "latency":
         for i, v in enumerate(look_up(r, "summary.verdicts") or []):
             add(v["claim"], v["holds"], v["found"], f"summary.verdicts[{i}]")

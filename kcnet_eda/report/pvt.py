@@ -8,6 +8,7 @@ import numpy as np
 
 from kcnet_eda.export.render import render
 from kcnet_eda.report import figures
+from kcnet_eda.study.pvt.record import checks
 from kcnet_eda.units import format_si
 
 #: The templates of the whole page, and of its body as a section of a combined page.
@@ -34,6 +35,7 @@ def pvt_html(record: dict[str, Any], right: figures.Counts, template: str = PAGE
         template,
         r=record,
         s=s,
+        checks=list(checks(record).values()),
         worst=rows[s["worst_index"]],
         least=min(rows, key=lambda row: row["accuracy"]),
         si=lambda value, unit: f"{100 * value:.2f} %" if unit == "" else format_si(value, unit),

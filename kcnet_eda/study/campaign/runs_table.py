@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pyarrow.parquet as pq
 
 from kcnet_eda.files import write_atomic
 from kcnet_eda.study.store import Store
+from kcnet_eda.study.tables import csv_text
 
 RUNS_CSV, RUNS_PARQUET = "runs.csv", "runs.parquet"
 #: Columns that tell the cost of a run: they differ from one time to the next, all others do not.
@@ -47,11 +47,7 @@ def write_runs(store: Store, out: Path, levels: dict[str, str]) -> None:
             row["sample"], row["attempts"] = None, 1
         row["correct"] = None if row["correct"] is None else bool(row["correct"])
         rows.append({name: row[name] for name in _SCHEMA.names})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _SCHEMA.names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(out / RUNS_CSV, text.getvalue())
+    write_atomic(out / RUNS_CSV, csv_text(rows))
     table = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), table)
     write_atomic(out / RUNS_PARQUET, table.getvalue())

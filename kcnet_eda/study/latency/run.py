@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from kcnet_eda.study.latency.settings import LatencyStudy
 from kcnet_eda.study.latency.size import PUBLISHED, run_size
 from kcnet_eda.study.simulate import BUNDLE, NETWORK, OUTPUTS, RECORD, REPORT, STORE, refuse_foreign, require_fit
 from kcnet_eda.study.store import Status, Store, open_store
+from kcnet_eda.study.tables import csv_text
 from kcnet_eda.tools.simulators import NGSPICE, SIMULATORS
 
 #: The tables of each section: file, and the list of rows within the section.
@@ -109,7 +109,7 @@ def study_latency(
         for name, section_found in found.items():
             for file, rows in TABLES[name]:
                 if section_found.get(rows):
-                    write_atomic(out / file, _csv(section_found[rows]))
+                    write_atomic(out / file, csv_text(section_found[rows]))
         write_atomic(out / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
         shutil.rmtree(out / "work", ignore_errors=True)
     return record
@@ -147,26 +147,3 @@ def _shown_waveform(store: Store, inference: Row) -> dict[str, Any]:
     key = next((row["key"] for row in inference["samples"] if row["status"] == Status.PASSED), None)
     waveform = None if key is None else store.result(key).waveform
     return {} if waveform is None else {"inference_time": waveform[0], "inference_volts": waveform[1]}
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV; what is nested in them as columns of its own, lists as text."""
-    flat = [dict(_flat("", row)) for row in rows]
-    columns = list(dict.fromkeys(name for row in flat for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return text.getvalue()
-
-
-def _flat(prefix: str, row: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, value in row.items():
-        if isinstance(value, Mapping):
-            found += _flat(f"{prefix}{name}_", value)
-        elif isinstance(value, (list, tuple)):
-            found.append((f"{prefix}{name}", " ".join(map(str, value))))
-        else:
-            found.append((f"{prefix}{name}", value))
-    return found

@@ -18,7 +18,7 @@ from kcnet_eda.study.pvt.dies import NOMINAL
 from kcnet_eda.study.pvt.mos import Transistors
 from kcnet_eda.study.pvt.repeat import Behavioral, Case, Level
 from kcnet_eda.study.pvt.work import Shared
-from kcnet_eda.study.store import Result, Status
+from kcnet_eda.study.store import Result
 
 Floats = NDArray[np.float64]
 
@@ -35,16 +35,13 @@ class ChainStep:
     condition: Condition
     model: EdgeModel
 
-    def record(self, shared: Shared, results: Sequence[Result], said: str) -> dict[str, Any]:
-        """What the study's record has of it; ``said`` is how it was run. SI units."""
+    def record(self, shared: Shared) -> dict[str, Any]:
+        """Where it is, and what it takes, SI units."""
         dies, model = shared.dies, self.model
         latency = shared.network.phases[0].duration * dies.t_unit
         current = model.supply_current * float(dies.units.sum()) + model.bias_current
         return {
             "condition": self.condition.name,
-            "n": len(results),
-            "failed": sum(result.status is not Status.PASSED for result in results),
-            "said": said,
             "latency_s": latency,
             "energy_j": current * self.condition.supply * latency,
         }

@@ -87,13 +87,18 @@ def make_record(shared: Shared, kit: str, data: str, outcome: Outcome) -> dict[s
     }
 
 
-def add_checks(record: dict[str, Any], check: dict[str, Any] | None, check_mos: dict[str, Any] | None) -> None:
-    """Put into ``record`` how the engine compares with the simulator, on calibrated edges and in transistors. Where one
-    of them does not agree, the engine's headline numbers are withheld (the smallest C of ``record["noise"]`` and all
-    of ``sensitivity`` and ``calibration``), and no limit counts as kept. Where the noise's spot checks do not agree,
-    the smallest C alone is withheld."""
-    record["check"], record["check_mos"] = check, check_mos
-    if any(done is not None and not done["kept"] for done in (check, check_mos)):
+def checks(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """How the engine compares with the simulator, of every kind of repeat that was run, by its key in the record."""
+    of_chain = {f"chain.{name}.check": step["check"] for name, step in (record.get("chain") or {}).items()}
+    found = {"check": record["check"], "check_mos": record.get("check_mos"), **of_chain}
+    return {key: check for key, check in found.items() if check is not None}
+
+
+def withhold(record: dict[str, Any]) -> None:
+    """Where one of the :func:`checks` of ``record`` does not agree, withhold the engine's headline numbers (the
+    smallest C of ``record["noise"]`` and all of ``sensitivity`` and ``calibration``): no limit counts as kept then.
+    Where the noise's spot checks do not agree, the smallest C alone is withheld."""
+    if not all(check["kept"] for check in checks(record).values()):
         record["sensitivity"] = record["calibration"] = None
         record["summary"] |= dict.fromkeys(_HEADLINE) | {"kept": False}
         record["limits"] = [limit | {"kept": False} for limit in record["limits"]]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
@@ -20,17 +19,16 @@ from numpy.typing import NDArray
 from kcnet_eda import __version__
 from kcnet_eda.config import load_settings
 from kcnet_eda.dynamics.engine import evolve
-from kcnet_eda.errors import InvalidInputError, ToolFailedError
+from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.files import hold_folder, sha256_bytes, sha256_file, write_atomic
 from kcnet_eda.network.data import DataSet, load_data
 from kcnet_eda.network.graph import labels
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.physical.pdk import load_pdk
 from kcnet_eda.progress import NoProgress, Progress
-from kcnet_eda.study.campaign.failures import DIGITS, FOLDER, failures
-from kcnet_eda.study.campaign.farm import Farm, make_farm
+from kcnet_eda.study.campaign.failures import failures
+from kcnet_eda.study.campaign.farm import make_farm
 from kcnet_eda.study.campaign.ladder import ladder
-from kcnet_eda.study.campaign.run import Tally, Work, run_campaign
 from kcnet_eda.study.campaign.runs_table import RUNS_CSV, RUNS_PARQUET, write_runs
 from kcnet_eda.study.mos.export import calibrated_circuit, kit_scaling
 from kcnet_eda.study.pvt.chain import CALIBRATED, WORST, ChainStep, calibrated_step, chain_arrays, worst_step
@@ -39,7 +37,7 @@ from kcnet_eda.study.pvt.dies import NOMINAL, Dies, network_cells
 from kcnet_eda.study.pvt.mos import draw_nominal, transistors
 from kcnet_eda.study.pvt.noise import NoiseRun, NoiseStudy, noise_on_worker, noise_record, run_noise
 from kcnet_eda.study.pvt.noise_spot import SpotChecks, SpotRun, spot_on_worker, spot_record
-from kcnet_eda.study.pvt.record import add_checks, calibration_text, make_record
+from kcnet_eda.study.pvt.record import calibration_text, make_record, withhold
 from kcnet_eda.study.pvt.remedies import (
     Due,
     Fitting,
@@ -53,6 +51,7 @@ from kcnet_eda.study.pvt.remedies import (
 )
 from kcnet_eda.study.pvt.repeat import Behavioral, Case, Level, draw_cases, judge
 from kcnet_eda.study.pvt.settings import PvtStudy
+from kcnet_eda.study.pvt.site import Site
 from kcnet_eda.study.pvt.work import (
     SOFTWARE_STEPS,
     Block,
@@ -65,7 +64,8 @@ from kcnet_eda.study.pvt.work import (
 )
 from kcnet_eda.study.references import reference_keys, reference_states
 from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, REPORT, STORE, refuse_foreign, require_fit
-from kcnet_eda.study.store import PlannedRun, Result, Status, Store, open_store
+from kcnet_eda.study.store import PlannedRun, Result, open_store
+from kcnet_eda.study.tables import csv_text
 from kcnet_eda.tools.simulators import NGSPICE
 from kcnet_eda.units import format_si
 
@@ -125,6 +125,7 @@ def study_pvt(
     with hold_folder(out), open_store(out / STORE) as store:
         for stale in (REPORT, RECORD, OUTPUTS, TABLE, CALIBRATION, SENSITIVITY, RUNS_CSV, RUNS_PARQUET):
             (out / stale).unlink(missing_ok=True)  # of an older run: it must not stand beside this one unfinished
+        site = Site(out, store, farm, progress)
         found, home = measured(study, kit, points, progress), nominal(kit)
         dies = Dies(cells, found.models, cells.units(found.rig.design), found.spread, study.seed, study.t_unit)
         scaling = kit_scaling(kit, None, study.t_unit)
@@ -154,47 +155,46 @@ def study_pvt(
             rows = [PlannedRun(key, run.sample, "spot", what, "nominal") for key, run in spot_runs.items()]
             store.plan_in_order(rows, NGSPICE.name, spot.simulator_version, study.seed)
         whole = partial(run_block, shared, threads=farm.workers)  # a block's dies in threads, one block after the other
-        _run(blocks, shared, block_on_worker, lambda due: map(whole, due), store, farm, progress, "blocks of dies")
+        site.in_engine(blocks, shared, block_on_worker, lambda due: map(whole, due), "blocks of dies")
         outcome = Outcome.zeros(len(points), study.dies)
         for key, block in blocks.items():
-            outcome.put(block, _numbers(store, key))
+            outcome.put(block, site.numbers(key))
         record = make_record(shared, kit.name, data.name, outcome)
         worst = record["summary"]["worst_index"]
         right, lost, agree = outcome.arrays[:3].astype(np.int64)
         arrays = {"right": right, "not_finite": lost, "agree": agree, "margin": outcome.margin}
         cases = draw_cases(study.repeat, study.seed, worst, len(points), study.dies, len(data))
-        results = _repeat(shared, Behavioral(dies, points, scaling), cases, store, out, farm, progress)
+        results = _repeat(shared, Behavioral(dies, points, scaling), cases, site)
         arrays |= _of_cases("case", cases, results, cells.network.max_nodes)
-        check, check_mos = results.check, None
-        record["chain"] = None
+        record |= {"check": results.check, "check_mos": None, "chain": None}
         if study.repeat_mos or study.chain:
             level = transistors(dies, points, found.rig, study.models, scaling, progress)
         if study.repeat_mos:
             cases = draw_nominal(study.repeat_mos, study.seed, worst, len(points), len(data))
-            results = _repeat(shared, level, cases, store, out, farm, progress)
+            results = _repeat(shared, level, cases, site)
             arrays |= _of_cases("case_mos", cases, results, cells.network.max_nodes)
-            check_mos = results.check
+            record["check_mos"] = results.check
         if study.chain and at_home is not None:
             steps = {CALIBRATED: calibrated_step(shared, home, at_home), WORST: worst_step(shared, level, worst)}
-            record["chain"], of_chain = _chain(shared, steps, data, source, store, out, farm, progress)
+            record["chain"], of_chain = _chain(shared, steps, data, source, site)
             arrays |= of_chain
         record["noise"] = None
         if noise is not None:
             mos = calibrated_circuit(cells.network, found.rig, scaling, progress)
             with ThreadPoolExecutor(farm.workers) as pool:
                 here = partial(pool.map, partial(run_noise, noise))
-                _run(noise_runs, noise, noise_on_worker, here, store, farm, progress, "noise against C")
+                site.in_engine(noise_runs, noise, noise_on_worker, here, "noise against C")
             record["noise"] = noise_record(noise, {run: store.result(key) for key, run in noise_runs.items()}, mos)
             record["noise"]["spot"] = None
         if spot is not None:
-            _in_ngspice(spot_runs, spot_on_worker, spot, store, out, farm, progress, "spot checks of noise in ngspice")
+            site.in_ngspice(spot_runs, spot_on_worker, spot, "spot checks of noise in ngspice")
             record["noise"]["spot"] = spot_record(spot, {run: store.result(key) for key, run in spot_runs.items()})
         found_remedies = None
         if asked and at_home is not None:
             of = fitting(
                 shared, to_fit, Place(home, at_home), Place(points[worst].condition, shared.dies.models[worst])
             )
-            found_remedies = _remedies(of, same, store, farm, progress)
+            found_remedies = _remedies(of, same, site)
         write_runs(store, out, _LEVELS)
         record["failures"] = failures(store.planned(), _LEVELS)
     record["sensitivity"] = record["calibration"] = None
@@ -202,11 +202,11 @@ def study_pvt(
         record |= {"sensitivity": found_remedies.sensitivity, "calibration": found_remedies.calibration}
         arrays |= found_remedies.arrays
         if found_remedies.sensitivity is not None:
-            write_atomic(out / SENSITIVITY, _csv(found_remedies.sensitivity["edges"]))
-    add_checks(record, check, check_mos)
+            write_atomic(out / SENSITIVITY, csv_text(found_remedies.sensitivity["edges"]))
+    withhold(record)
     record["summary"]["wall_s"] = round(time.monotonic() - started, 3)
     write_atomic(out / CALIBRATION, calibration_text(points, dies, home))
-    write_atomic(out / TABLE, _csv(record["conditions"]))
+    write_atomic(out / TABLE, csv_text(record["conditions"]))
     shutil.copyfile(source, out / NETWORK)
     packed = io.BytesIO()
     np.savez_compressed(packed, allow_pickle=False, **arrays)
@@ -215,39 +215,33 @@ def study_pvt(
     return record
 
 
-def _remedies(of: Fitting, same: str, store: Store, farm: Farm, progress: Progress) -> Remedies:
+def _remedies(of: Fitting, same: str, site: Site) -> Remedies:
     """What the study's ``sensitivity`` and ``calibration`` ask for, without errors of writing and reading; ``same`` as
     in :func:`_plan`."""
-    store.plan_in_order(list(of.planned(same).values()), _ENGINE, __version__, of.shared.study.seed)
-    whole = partial(run_step, of, threads=farm.workers)
+    site.store.plan_in_order(list(of.planned(same).values()), _ENGINE, __version__, of.shared.study.seed)
+    whole = partial(run_step, of, threads=site.farm.workers)
 
     def run(due: Sequence[Due], what: str) -> list[NDArray[np.float64]]:
         items = {of.key(one.step, same): one for one in due}
-        _run(items, of, step_on_worker, lambda left: map(whole, left), store, farm, progress, what)
-        return [_numbers(store, key) for key in items]
+        site.in_engine(items, of, step_on_worker, lambda left: map(whole, left), what)
+        return [site.numbers(key) for key in items]
 
     return remedies(of, run)
 
 
 def _chain(
-    shared: Shared,
-    steps: Mapping[str, ChainStep],
-    data: DataSet,
-    source: Path,
-    store: Store,
-    out: Path,
-    farm: Farm,
-    progress: Progress,
+    shared: Shared, steps: Mapping[str, ChainStep], data: DataSet, source: Path, site: Site
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Run the study's ``steps`` of the reconciliation chain, for its record and outputs; ``source`` is the network's
     file."""
     found, records = {}, {}
     for name, step in steps.items():
-        results = found[name] = _repeat(shared, step.level, step.cases, store, out, farm, progress).results
-        records[name] = step.record(shared, results, NGSPICE.version())
+        repeated = _repeat(shared, step.level, step.cases, site)
+        found[name] = repeated.results
+        records[name] = step.record(shared) | {"simulator": NGSPICE.version(), "check": repeated.check}
     x0 = shared.x0[: shared.study.chain]
     keys = reference_keys(source, shared.network, x0)
-    truth = reference_states(store, keys, shared.network, x0, farm.workers, progress)
+    truth = reference_states(site.store, keys, shared.network, x0, site.farm.workers, site.progress)
     return records, chain_arrays(shared, data, truth, found)
 
 
@@ -267,58 +261,6 @@ def _plan(shared: Shared, same: str) -> dict[str, Block]:
     return found
 
 
-def _run(
-    items: Mapping[str, Any],
-    shared: Any,
-    work: Work,
-    here: Callable[[Iterable[Any]], Iterable[Result]],
-    store: Store,
-    farm: Farm,
-    progress: Progress,
-    what: str,
-) -> None:
-    """Run those ``items`` of the engine that are not done: by ``work`` on a farm, on this machine by ``here``.
-
-    That is in threads of this process: the engine's compiled loops run beside each other there, share the samples, and
-    start at once, where a worker process would first load and compile them. The numbers are the same.
-
-    Raises
-    ------
-    ToolFailedError
-        A farm's worker did not bring an item back: no count is made without it.
-    """
-    due = {key: item for key, item in items.items() if not _done(store, key)}
-    with progress.stage(what, len(items)) as advance:
-        advance(len(items) - len(due))
-        tally = Tally(advance, len(due))
-
-        def done(key: str, result: Result) -> None:
-            store.finish(key, result)
-            tally(result)
-
-        if farm.local:
-            for key, result in zip(due, here(due.values()), strict=True):
-                done(key, result)
-            return
-        run_campaign(farm, work, shared, due, done)
-    failed = [result for result in map(store.result, due) if result.status is not Status.PASSED]
-    if failed:
-        raise ToolFailedError(f"{what}: {len(failed)} of {len(items)} failed; the first: {failed[0].message}")
-
-
-def _done(store: Store, key: str) -> bool:
-    """Whether a row passed and has its numbers; one whose numbers are lost is run again."""
-    result = store.result(key)
-    return result.status is Status.PASSED and result.v_end is not None
-
-
-def _numbers(store: Store, key: str) -> NDArray[np.float64]:
-    """What the engine found, of a row that is done."""
-    numbers = store.result(key).v_end
-    assert numbers is not None
-    return numbers
-
-
 @dataclass(frozen=True, eq=False)
 class _Repeated:
     """Results of cases in their order, and how the engine compares with them; None: no case was asked for."""
@@ -327,15 +269,7 @@ class _Repeated:
     check: dict[str, Any] | None
 
 
-def _repeat(
-    shared: Shared,
-    level: Level,
-    cases: Sequence[Case],
-    store: Store,
-    out: Path,
-    farm: Farm,
-    progress: Progress,
-) -> _Repeated:
+def _repeat(shared: Shared, level: Level, cases: Sequence[Case], site: Site) -> _Repeated:
     """Repeat cases in ngspice at a level; those in the store that passed are not run again."""
     if not cases:
         return _Repeated([], None)
@@ -346,44 +280,23 @@ def _repeat(
         for key, c in by_key.items()
     ]
     version = NGSPICE.version()
-    store.plan_in_order(rows, NGSPICE.name, version, shared.study.seed)
+    site.store.plan_in_order(rows, NGSPICE.name, version, shared.study.seed)
     what = f"cases in ngspice, {level.name}"
-    _in_ngspice(by_key, case_on_worker, Repeat(shared, level, version), store, out, farm, progress, what)
-    results = [store.result(key) for key in by_key]
+    site.in_ngspice(by_key, case_on_worker, Repeat(shared, level, version), what)
+    results = [site.store.result(key) for key in by_key]
     engine = [shared.engine(level, case, shared.study.steps) for case in cases]
     return _Repeated(results, judge(level, shared.network.readout, engine, results))
 
 
-def _in_ngspice(
-    items: Mapping[str, Any],
-    work: Work,
-    shared: Any,
-    store: Store,
-    out: Path,
-    farm: Farm,
-    progress: Progress,
-    what: str,
-) -> None:
-    """Run those ``items`` in ngspice that are not done; decks and logs of what fails are left in ``out``."""
-    due = {key: item for key, item in items.items() if not _done(store, key)}
-    with progress.stage(what, len(items)) as advance:
-        advance(len(items) - len(due))
-        tally = Tally(advance, len(due))
-
-        def done(key: str, result: Result) -> None:
-            folder = out / FOLDER / key[:DIGITS]
-            shutil.rmtree(folder, ignore_errors=True)
-            for name, content in result.files.items():
-                write_atomic(folder / name, content)
-            store.finish(key, result)
-            tally(result)
-
-        run_campaign(farm, work, shared, due, done)
-
-
 def _case_key(shared: Shared, level: Level, case: Case) -> str:
-    """The hash of all that determines a case, its label and the ladder included."""
-    words = [level.key(case, shared.v0(case)), str(int(shared.y[case.sample])), repr(ladder(level.settings))]
+    """The hash of all that determines a case, its label and the ladder included, and of what it is run for: two rows of
+    the plan are not one."""
+    words = [
+        level.name,
+        level.key(case, shared.v0(case)),
+        str(int(shared.y[case.sample])),
+        repr(ladder(level.settings)),
+    ]
     return sha256_bytes("\n".join(words).encode())
 
 
@@ -395,22 +308,3 @@ def _of_cases(name: str, cases: Sequence[Case], repeated: _Repeated, nodes: int)
             v_end[i] = result.v_end
     of = np.array([(c.condition, c.die, c.sample) for c in cases], dtype=np.int64).reshape(-1, 3)
     return {name: of, f"{name}_v_end": v_end}
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Conditions as CSV; an interval as two columns."""
-    text = io.StringIO()
-    flat = [
-        {
-            column: value
-            for name, of in row.items()
-            for column, value in (
-                [(f"{name}_low", of[0]), (f"{name}_high", of[1])] if isinstance(of, list) else [(name, of)]
-            )
-        }
-        for row in rows
-    ]
-    writer = csv.DictWriter(text, list(flat[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return text.getvalue()
