@@ -43,9 +43,9 @@ SECTIONS = {
 }
 #: Supply resistances, by the share they take; one alone where a digit behind a resistance takes 38 s.
 DROPS = {"ihp-sg13g2": "[0.1]", "sky130": "[]"}
-#: The physical section's speeds; fewer where a digit takes 23 s, most of it to read the models.
+#: The physical section's speeds; fewer where a digit takes 20 s and more.
 T_UNITS = "1u, 300n, 100n, 30n, 10n, 3n, 1n, 0.3n, 0.1n, 0.03n"
-FEW_T_UNITS = {"sky130": "1u, 300n, 100n, 30n, 10n, 3n"}
+FEW_T_UNITS = dict.fromkeys(("sky130", "ihp-sg13g2"), "1u, 300n, 100n, 30n, 10n, 3n")
 
 
 def study_file(given: argparse.Namespace) -> str:

@@ -18,7 +18,7 @@ from kcnet_eda.export.veriloga import module_source
 from kcnet_eda.network.graph import Network, Phase, carry_over, settle
 from kcnet_eda.tools.openvaf import compile_file
 from kcnet_eda.tools.rawfile import read_transient
-from kcnet_eda.tools.simulators import Simulator, explain
+from kcnet_eda.tools.simulators import Simulator
 
 Floats = NDArray[np.float64]
 
@@ -95,12 +95,10 @@ def run_transient(
                 osdi=[f"{module}.osdi" for module in sorted({g.table.module for g in stage.groups})],
             )
         )
-        started = time.monotonic()
-        done = simulator.run(deck, folder / f"phase{stage.number}.log", timeout_s)
-        wall, peak = wall + time.monotonic() - started, max(peak, done.peak_kib)
         raw = folder / f"{output}.raw"
-        if not raw.exists():
-            raise explain(done)
+        started = time.monotonic()
+        done = simulator.run_to(raw, deck, folder / f"phase{stage.number}.log", timeout_s)
+        wall, peak = wall + time.monotonic() - started, max(peak, done.peak_kib)
         try:
             waves = read_transient(raw, window.nets, window.t_end)
         except KcnetError as error:

@@ -25,7 +25,7 @@ from kcnet_eda.export.render import render
 from kcnet_eda.physical.pdk import DEVICE_KINDS, Pdk, Span, load_pdk
 from kcnet_eda.tools.pdk import Models, link_models, prepare
 from kcnet_eda.tools.rawfile import read_sweep
-from kcnet_eda.tools.simulators import NGSPICE, explain
+from kcnet_eda.tools.simulators import NGSPICE
 
 Floats = NDArray[np.float64]
 _THRESHOLD_A = 100e-9  # of a square device: the usual constant-current threshold
@@ -219,9 +219,7 @@ def _simulate(bench: _Bench, probes: Sequence[Probe], folder: Path) -> tuple[Flo
         render("mos/check.j2", pdk=pdk, header=header, probes=probes, supply=supply, step=supply / _STEPS),
         encoding="utf-8",
     )
-    done = NGSPICE.run(deck, folder / "check.log", bench.timeout_s)
-    if not raw.is_file():
-        raise explain(done)
+    NGSPICE.run_to(raw, deck, folder / "check.log", bench.timeout_s)
     return read_sweep(raw, [f"i(v{probe.name})" for probe in probes], supply)
 
 

@@ -51,6 +51,21 @@ class Simulator:
             step=lambda: len(list(deck.parent.glob("*.raw"))),
         )
 
+    def run_to(
+        self, output: Path, deck: Path, log: Path, timeout_s: float, cancel: threading.Event | None = None
+    ) -> Completed:
+        """:meth:`run` of a deck that writes the raw file ``output``; its content is still to be read strictly.
+
+        Raises
+        ------
+        ToolFailedError, NotConvergedError, RunTimeoutError
+            It is not there afterwards; the message is what the log admits.
+        """
+        done = self.run(deck, log, timeout_s, cancel)
+        if not output.is_file():
+            raise explain(done)
+        return done
+
 
 @lru_cache
 def _ngspice_version(program: Path) -> str:

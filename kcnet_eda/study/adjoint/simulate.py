@@ -26,7 +26,7 @@ from kcnet_eda.study.batch import status_of
 from kcnet_eda.study.store import Result, Status
 from kcnet_eda.tools.openvaf import compile_file, with_includes
 from kcnet_eda.tools.rawfile import read_transient
-from kcnet_eda.tools.simulators import NGSPICE, explain
+from kcnet_eda.tools.simulators import NGSPICE
 
 Floats = NDArray[np.float64]
 
@@ -149,11 +149,8 @@ def _transient(run: _Run, name: str, netlist: str, modules: Sequence[str], start
         )
     )
     try:
-        done = NGSPICE.run(deck, run.folder / f"{name}.log", run.bench.timeout_s)
-        run.peaks.append(done.peak_kib)
         raw = run.folder / f"{name}.raw"
-        if not raw.exists():
-            raise explain(done)
+        run.peaks.append(NGSPICE.run_to(raw, deck, run.folder / f"{name}.log", run.bench.timeout_s).peak_kib)
         waves = read_transient(raw, window.nets, window.t_end)
     except KcnetError as error:
         raise type(error)(f"the {name} run of sample {job.sample} failed: {error}") from None

@@ -29,7 +29,7 @@ from kcnet_eda.study.latency.settings import Inference
 from kcnet_eda.study.store import Result, Status
 from kcnet_eda.study.transient import compile_into
 from kcnet_eda.tools.rawfile import read_transient
-from kcnet_eda.tools.simulators import NGSPICE, explain
+from kcnet_eda.tools.simulators import NGSPICE
 
 VARIANT, NOISE, WRITE = "inference", "ktc_noise", "write_error"
 #: What a row of the store holds of a whole inference, in this order: seconds, and shares of what had to be reached.
@@ -171,13 +171,11 @@ def _task(bench: LatencyBench, section: Inference, plan: InferencePlan, i: int, 
         folder.mkdir(parents=True)
         compile_into(folder, sources)
         (folder / "whole.inc").write_text(netlist)
-        (folder / f"whole{NGSPICE.suffix}").write_text(deck)
+        file, raw = folder / f"whole{NGSPICE.suffix}", folder / "whole.raw"
+        file.write_text(deck)
         started = time.monotonic()
-        done = NGSPICE.run(folder / f"whole{NGSPICE.suffix}", folder / "log.txt", bench.study.timeout_s)
+        done = NGSPICE.run_to(raw, file, folder / "log.txt", bench.study.timeout_s)
         wall = time.monotonic() - started
-        raw = folder / "whole.raw"
-        if not raw.exists():
-            raise explain(done)
         waves = read_transient(raw, plan.nets, plan.end)
         raw.unlink()  # the deck stays, to be run by hand
         v = (waves.values - circuit.scaling.v_cm) / circuit.scaling.v_unit

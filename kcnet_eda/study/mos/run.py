@@ -18,7 +18,7 @@ from kcnet_eda.export.testbench import Sample, SolverSettings, Window, render_te
 from kcnet_eda.study.mos.rig import Rig
 from kcnet_eda.tools.pdk import link_models
 from kcnet_eda.tools.rawfile import read_transient
-from kcnet_eda.tools.simulators import NGSPICE, explain
+from kcnet_eda.tools.simulators import NGSPICE
 
 Floats = NDArray[np.float64]
 
@@ -86,14 +86,12 @@ def run_in_transistors(
     folder = folder or Path(tempfile.mkdtemp(prefix="kcnet-run-"))
     link_models(rig.models, folder)
     (folder / "net.inc").write_text(run.netlist)
-    deck = folder / "deck.sp"
+    deck, raw = folder / "deck.sp", folder / "out.raw"
     deck.write_text(run.text)
     started = time.monotonic()
-    done = NGSPICE.run(deck, folder / "log.txt", timeout_s, cancel)
+    done = NGSPICE.run_to(raw, deck, folder / "log.txt", timeout_s, cancel)
     seconds = time.monotonic() - started
-    if not (folder / "out.raw").is_file():
-        raise explain(done)
-    waves = read_transient(folder / "out.raw", [*window.nets, _SUPPLY], window.t_end)
+    waves = read_transient(raw, [*window.nets, _SUPPLY], window.t_end)
     if own:
         shutil.rmtree(folder)
     evolving = waves.time >= window.lead_in

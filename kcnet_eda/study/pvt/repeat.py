@@ -29,7 +29,7 @@ from kcnet_eda.study.store import Result, Status
 from kcnet_eda.tools.locate import find_openvaf
 from kcnet_eda.tools.openvaf import compile_file, version, with_includes
 from kcnet_eda.tools.rawfile import Waveforms, read_transient
-from kcnet_eda.tools.simulators import NGSPICE, explain
+from kcnet_eda.tools.simulators import NGSPICE
 
 Floats = NDArray[np.float64]
 
@@ -165,9 +165,7 @@ def run_die(
             shutil.copyfile(compile_file(_source(module)), folder / f"{module}.osdi")
         file, raw = folder / f"die{NGSPICE.suffix}", folder / "die.raw"
         file.write_text(text)
-        done = NGSPICE.run(file, folder / "die.log", timeout_s)
-        if not raw.exists():
-            raise explain(done)
+        done = NGSPICE.run_to(raw, file, folder / "die.log", timeout_s)
         waves = read_transient(raw, window.nets, window.t_end)
         _require_planned(waves, window, scaling.v_cm + scaling.v_unit * v0[1:], raw)
     except KcnetError as error:
