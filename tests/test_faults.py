@@ -1,5 +1,6 @@
 """Every tool is faked to fail; each time a clear error, a non-zero exit, and nothing half-written left as good."""
 
+import json
 import os
 import shutil
 import signal
@@ -343,6 +344,17 @@ def test_somebodys_folder_is_not_taken_for_a_run(kcnet, small):
     (small / "run" / "notes.txt").write_text("mine")
     code, _, err = run_small(kcnet, small)
     assert code == 1 and "is not a run of ours" in err and [p.name for p in (small / "run").iterdir()] == ["notes.txt"]
+
+
+def test_a_finished_run_of_another_kind_is_left_alone(kcnet, small):
+    assert run_small(kcnet, small)[0] == 0
+    file = small / "run" / "report.json"
+    theirs = json.dumps(json.loads(file.read_text()) | {"study": "pvt"})
+    file.write_text(theirs)
+    code, _, err = run_small(kcnet, small)
+    assert code == 1 and "a finished run of 'kcnet study pvt'" in err and file.read_text() == theirs
+    file.write_text("{")  # damaged, it is made again
+    assert run_small(kcnet, small)[0] == 0
 
 
 def test_data_that_do_not_fit(kcnet, small):

@@ -257,6 +257,11 @@ def test_charge_and_heat_of_a_conductance_are_those_of_the_formula(small: Path, 
     assert {law["of"]: law["n"] for law in x["laws"]}["charge"] == 2  # a size counts once
     # Each simulator's settings are chosen for 1e-3.
     assert x["rows"][1]["charge"] == pytest.approx(x["rows"][2]["charge"], rel=1e-3)
+    # Of one circuit nothing is said; the engine's are none.
+    alone = api.study_latency(ask(small, "size: {edges: [300, 700], engine_above: 500}\n"), tmp_path / "one", jobs=1)
+    assert alone["sections"]["size"]["t_constant"] is None
+    (said,) = [v for v in alone["summary"]["verdicts"] if v["section"] == "size"]
+    assert said["holds"] is None and "from 288 to 288 edges" in said["found"]
     # No two rules of different order leave the same error.
     errors = {row["from_reference"] for row in x["rows"]}
     assert len(errors) == 3 and all(0 < error <= 1e-3 for error in errors)

@@ -29,6 +29,7 @@ from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.files import resource_dir
 from kcnet_eda.network.laws import RELU
 from kcnet_eda.network.store import load_network, network_path, save_network
+from kcnet_eda.physical.condition import Condition
 from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.mos_cell import cell_edges
 from kcnet_eda.physical.pdk import load_pdk
@@ -37,7 +38,8 @@ from kcnet_eda.study.mos.rig import Bench
 from kcnet_eda.study.mos.sizing import size_cells
 from kcnet_eda.study.pvt import dies, site
 from kcnet_eda.study.pvt import repeat as pvt_repeat
-from kcnet_eda.study.pvt.conditions import Point, inert_axes
+from kcnet_eda.study.pvt.conditions import Point, inert_axes, nominal
+from kcnet_eda.study.pvt.record import worst_of
 from kcnet_eda.study.pvt.spread import kit_spread
 from kcnet_eda.study.store import open_store
 from kcnet_eda.tools.pdk import prepare
@@ -337,6 +339,17 @@ def test_cases_repeated_in_transistors_are_of_the_nominal_die(tmp_path: Path, mo
     assert api.study_pvt(file, tmp_path / "run")["check_mos"] == check
 
 
+def test_the_worst_condition_is_of_least_yield_then_accuracy_then_margin() -> None:
+    def row(*numbers: float | None, temperature: float = 27.0) -> dict[str, Any]:
+        condition = {"corner": "tt", "resistor": "typ", "supply": 3.3, "temperature": temperature}
+        return condition | dict(zip(("yield", "accuracy", "margin_v"), numbers, strict=True))
+
+    rows = [row(0.5, 0.9, 0.1), row(0.5, 0.8, 0.1), row(0.5, 0.8, 0.05), row(0.6, 0.7, 0.0, temperature=125.0)]
+    home = Condition("tt", "typ", 3.3, 27.0)
+    assert worst_of(rows) == 2 and worst_of([*rows, row(0.5, 0.8, None)]) == 4
+    assert worst_of(rows, home) == 3 and worst_of(rows[:3], home) is None
+
+
 def test_samples_of_the_chain_are_of_the_die_without_mismatch(tmp_path: Path) -> None:
     """As above; the calibrated edge at the kit's own condition against the closed form of its own parameters."""
     network = make_network([(1, 2, 1.0, -1.0, 0.25, 1.0, RELU)], 3, 1.0, examples=[[1.0, -0.5]])
@@ -346,14 +359,19 @@ def test_samples_of_the_chain_are_of_the_die_without_mismatch(tmp_path: Path) ->
     file = tmp_path / "study.yaml"
     file.write_text(
         f"network: {tmp_path / 'net.kcnet'}\ndata: {tmp_path / 'data.npz'}\npdk: generic180\ncorners: [tt, ff]\n"
-        "temperatures: [125]\nt_unit: 1u\ndies: 3\nrepeat_mos: 6\nchain: 2\nmismatch: {sigma_offset: 0.5}\n"
+        "temperatures: [27, 125]\nt_unit: 1u\ndies: 3\nrepeat_mos: 12\nchain: 2\nmismatch: {sigma_offset: 0.5}\n"
     )
     record = api.study_pvt(file, tmp_path / "run")
-    chain, worst = record["chain"], record["summary"]["worst_index"]
+    chain, rows = record["chain"], record["conditions"]
     for step in chain.values():
         assert (step["check"]["cases"], step["check"]["failed"], step["check"]["kept"]) == (2, 0, True)
-    assert chain["worst"]["condition"] == record["conditions"][worst]["condition"] != chain["calibrated"]["condition"]
-    assert chain["worst"]["energy_j"] == pytest.approx(record["conditions"][worst]["energy_j"], rel=1e-12)
+    home, worst = (next(i for i, row in enumerate(rows) if row["condition"] == chain[of]["condition"]) for of in chain)
+    assert rows[home]["condition"] == "tt/typ 3.3 V 27 °C" and worst == worst_of(rows, nominal(load_pdk("generic180")))
+    # The same cells: what they take changes as that of the cells measured does.
+    change = chain["worst"]["energy_j"] / chain["calibrated"]["energy_j"]
+    assert change == pytest.approx(rows[worst]["energy_j"] / rows[home]["energy_j"], rel=1e-12)
+    alone = api.study_pvt(file, tmp_path / "mc", at_nominal=True)["chain"]
+    assert list(alone) == ["calibrated"]  # a study of the kit's own condition knows no corner
     with np.load(tmp_path / "run/outputs.npz") as archive:
         a = dict(archive)
     assert np.array_equal(a["index"], [0, 1]) and np.array_equal(a["x0"][:, 1:], x[:2])

@@ -84,7 +84,7 @@ def _of_conditions(network, like):
         "worst": {"condition": "ss", "latency_s": 3e-7, "energy_j": 1e-9},
     }
     record = {"study": "pvt", "summary": {}, "check": None, "chain": steps, "conditions": [], "limits": []}
-    record["provenance"] = {"data": like.record["provenance"]["data"]}
+    record["provenance"] = {"data": like.record["provenance"]["data"], "pdk": "gf"}
     arrays = {name: like.arrays[name][2:6] for name in ("x0", "y", "index", "v_end_software")}
     arrays["v_end_calibrated"] = arrays["v_end_software"] + 0.02
     arrays["v_end_worst"] = arrays["v_end_software"].copy()
@@ -117,6 +117,38 @@ def test_a_study_of_another_network_is_no_step_of_the_chain(runs):
     assert make_chain([other]).steps[-1]["status"] == "run"  # alone it is a chain of its own
     without = replace(other, record=other.record | {"chain": None}, arrays={})
     assert "chain: N" in make_chain([engine, without]).left_out[0]
+
+
+def test_a_run_that_shares_no_sample_or_is_of_another_kit_leaves_the_chain_of_the_others(runs):
+    engine, circuit = read_run(runs[0], "before"), read_run(runs[1], "after")
+    study = _of_conditions(engine.network, engine)
+    apart = replace(engine, name="apart", arrays=engine.arrays | {"index": engine.arrays["index"] + 100})
+    chain = make_chain([apart, circuit, study])
+    assert chain.shared == [2, 3, 4, 5] and "apart: has no sample" in chain.left_out[0] and len(chain.left_out) == 1
+    assert [step["status"] for step in chain.steps if step["step"] != "trained torch model"].count("not run") == 2
+    shifted = replace(circuit, arrays=circuit.arrays | {"x0": circuit.arrays["x0"] + (np.arange(12) > 7)[:, None]})
+    chain = make_chain([engine, shifted])
+    assert chain.shared == list(range(8)) and chain.left_out == [
+        "4 samples: their inputs in after are not those in before"
+    ]
+    of_mos = {"level": "mos", "simulator": "ngspice", "t_total_s": 3e-7}
+    mos = replace(circuit, record=circuit.record | {"summary": of_mos, "mos": {"pdk": "sky130", "static_power_w": 0.1}})
+    chain = make_chain([engine, mos, study])
+    assert "another kit or T than after's: gf, 300 ns, not sky130, 300 ns" in chain.left_out[0]
+    same = replace(mos, record=mos.record | {"mos": {"pdk": "gf", "static_power_w": 0.1}})
+    assert not make_chain([engine, same, study]).left_out
+    # What the study found at the only condition it has is no corner.
+    only = replace(study, record=study.record | {"chain": {"calibrated": study.record["chain"]["calibrated"]}})
+    only.arrays.pop("v_end_worst")
+    last = make_chain([engine, only]).steps[-1]
+    assert last["status"] == "not run" and "no condition but" in last["cause"]
+
+
+def test_the_order_of_runs_changes_no_step(runs):
+    engine, circuit = read_run(runs[0], "before"), read_run(runs[1], "after")
+    study = _of_conditions(engine.network, engine)
+    given = [engine, circuit, study]
+    assert make_chain(given[::-1]).steps == make_chain(given).steps
 
 
 def test_a_later_step_adds_to_or_takes_from_the_one_before():
@@ -210,6 +242,13 @@ def test_markdown_and_csv_say_the_same(runs, tmp_path):
     step = rows["behavioural ngspice"]
     assert step["agreement_software_n"] == "12" and float(step["agreement_software"]) == 10 / 12
     assert rows["MOS level"]["status"] == "not run" and rows["MOS level"]["accuracy"] == ""
+    with (tmp_path / "both_numbers.csv").open() as stream:
+        numbers = list(csv.DictReader(stream))
+    (own,) = [row for row in numbers if (row["run"], row["of"]) == ("after", "circuit accuracy")]
+    record = json.loads((runs[1] / "report.json").read_text())
+    assert float(own["value"]) == record["accuracy"]["circuit"]["value"] and own["key"] == "accuracy.circuit.value"
+    assert [float(own[f"interval_{end}"]) for end in ("low", "high")] == record["accuracy"]["circuit"]["wilson95"]
+    assert {row["kept"] for row in numbers if row["of"] == "error of final voltages"} == {"True"}
     text = (tmp_path / "both.md").read_text()
     assert "83.33 % (10/12;" in text and all(f"| {name} |" in text for name in rows)
 
@@ -350,16 +389,29 @@ def _emptied(store):
         connection.execute("DELETE FROM runs")
 
 
+def _with(path, **changed):
+    with np.load(path) as archive:
+        arrays = dict(archive) | changed
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+
+
 def _of_other_samples(path):
     with np.load(path) as archive:
-        arrays = dict(archive)
-    np.savez(path, **arrays | {"label": arrays["label"][:-1]})
+        label = archive["label"]
+    _with(path, label=label[:-1])
 
 
 @pytest.mark.parametrize(
     ("part", "damage", "said"),
     [
         ("outputs.npz", _truncated, "outputs.npz cannot be read"),
+        ("outputs.npz", lambda p: _with(p, v_end=None), "outputs.npz lacks v_end"),
+        ("outputs.npz", lambda p: _with(p, index=np.zeros(12, int)), "has a sample twice"),
+        (
+            "outputs.npz",
+            lambda p: _with(p, v_end_software=np.full((12, 7), np.nan)),
+            "v_end_software that are not finite",
+        ),
         ("outputs.npz", _of_other_samples, "outputs.npz is not of network.kcnet: label is (11,), not (12,)"),
         ("study.sqlite", lambda p: p.write_bytes(b""), "study.sqlite cannot be read"),
         ("study.sqlite", lambda p: p.write_bytes(b"SQLite format 3\0" + bytes(4096)), "study.sqlite cannot be read"),

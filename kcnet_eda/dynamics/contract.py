@@ -81,11 +81,12 @@ def compare(network: Network, v: Floats, v_ref: Floats, scales: Floats) -> Error
     )
 
 
-def require_error(network: Network, error: float) -> None:
-    """Raise :class:`InvalidInputError` where a relative ``error`` is none that can be asked for of ``network``."""
+def require_error(network: Network, error: float, where: str = "--error") -> None:
+    """Raise :class:`InvalidInputError` where a relative ``error``, asked for at ``where``, is none that can be asked
+    for of ``network``."""
     smallest = smallest_error(network)
     if not smallest <= error < 1:
-        raise InvalidInputError(f"--error {error:g}", [f"must lie between {smallest:g} and 1"])
+        raise InvalidInputError(f"{where} {error:g}", [f"must lie between {smallest:g} and 1"])
 
 
 def steps_for(network: Network, x0: Floats, v_ref: Floats, scales: Floats, error: float, order: int = 2) -> int:

@@ -5,7 +5,7 @@ Each number is computed from a run's ``outputs.npz`` or taken from its record, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from kcnet_eda.study.accuracy import proportion
 from kcnet_eda.study.pvt.chain import CALIBRATED, WORST
 from kcnet_eda.study.simulate import OUTPUTS, RECORD
 from kcnet_eda.study.software_steps import LOWERED, TORCH
+from kcnet_eda.units import format_si
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -52,12 +53,12 @@ _CIRCUITS = (
     _Circuit("behavioural ngspice", "Verilog-A edges, and the error of ngspice's time steps", "behavioral", "ngspice"),
     _Circuit("behavioural VACASK", "another simulator's time steps on the same edges", "behavioral", "vacask"),
     _Circuit(
-        "calibrated behavioural",
-        "edges of the law that a kit's cells were fitted with: gain, offset, rounding, leakage and lag",
-        part=CALIBRATED,
+        "calibrated behavioural", "the law of a kit's cells: gain, offset, rounding, leakage and lag", part=CALIBRATED
     ),
-    _Circuit("MOS level", "transistors: the fit of the cells, corner rounding, leakage and lag", "mos", "ngspice"),
-    _Circuit("worst PVT corner", "the same transistors, not calibrated again", part=WORST),
+    _Circuit(
+        "MOS level", "transistors: what the law of the cells leaves out, and each cell's own error", "mos", "ngspice"
+    ),
+    _Circuit("worst PVT corner", "the transistors as calibrated at the kit's own condition, elsewhere", part=WORST),
 )
 #: Is listed only where it was run: nothing is built of it.
 _OPTIONAL = _CIRCUITS[0]
@@ -76,36 +77,32 @@ class Chain:
 
 
 def make_chain(runs: Sequence[Run]) -> Chain:
-    """The chain out of ``runs``: of the network that most of them have, the first run of each step."""
+    """The chain out of ``runs``: of the network and data that most of them have, the first run of each step."""
     left_out: list[str] = []
-    usable = [run for run in runs if run.kind in _NEEDED and run.network is not None]
-    usable = [run for run in usable if all(name in run.arrays for name in _NEEDED[run.kind])]
-    left_out += [
-        f"{run.name}: was run without samples for the chain; 'chain: N' in its study file has N of them"
-        for run in runs
-        if run.kind == "pvt" and look_up(run.record, "chain") is None
-    ]
-    generative = [run for run in usable if look_up(run.record, "two_sample")]
-    left_out += [f"{run.name}: its outputs are points, no labels" for run in generative]
-    usable = [run for run in usable if run not in generative]
-    network_of = {id(run): _identity(run) for run in usable}
-    kept = list(network_of.values())
-    main = max(dict.fromkeys(kept), key=kept.count, default=None)
-    chosen: dict[_Circuit, Run] = {}
-    for run in usable:
-        own = [circuit for circuit in _CIRCUITS if circuit.is_of(run)]
-        if network_of[id(run)] != main:
-            left_out.append(f"{run.name}: another network or data set")
-        elif not own:
-            left_out.append(f"{run.name}: {look_up(run.record, 'summary.level')} level is no step of the chain")
-        else:
-            taken = [circuit for circuit in own if circuit in chosen]
-            left_out += [f"{run.name}: {chosen[circuit].name} is its step {circuit.name} already" for circuit in taken]
-            chosen |= {circuit: run for circuit in own if circuit not in chosen}
-    ran = list({run.name: run for run in chosen.values()}.values())
-    shared, rows = _shared(ran, left_out)
-    if not shared:
-        ran, chosen = [], {}
+    why: dict[_Circuit, str] = {}
+
+    def leave(run: Run, reason: str) -> None:
+        left_out.append(f"{run.name}: {reason}")
+        for circuit in _CIRCUITS:
+            if circuit.is_of(run):
+                why.setdefault(circuit, left_out[-1])
+
+    usable = []
+    for run in runs:
+        if run.kind == "pvt" and look_up(run.record, "chain") is None:
+            leave(run, "was run without samples for the chain; 'chain: N' in its study file has N of them")
+        elif look_up(run.record, "two_sample"):
+            leave(run, "its outputs are points, no labels")
+        elif run.network is not None and all(name in run.arrays for name in _NEEDED.get(run.kind, (run.kind,))):
+            usable.append(run)
+    chosen = _choose(usable, leave)
+    for circuit in _CIRCUITS:
+        for run in usable:
+            if run.kind == "pvt" and circuit.part and not circuit.is_of(run):
+                why.setdefault(circuit, f"{run.name}: its study has no condition but the kit's own")
+    shared, rows = _shared([chosen[circuit] for circuit in _CIRCUITS if circuit in chosen], left_out, leave)
+    chosen = {circuit: run for circuit, run in chosen.items() if run.name in rows}
+    ran = list(dict.fromkeys(chosen[circuit] for circuit in _CIRCUITS if circuit in chosen))
     first = ran[0] if ran else None
     step, before = _software(ran, rows, None, TORCH, "trained torch model", _training_record(first))
     steps = [step]
@@ -118,8 +115,41 @@ def make_chain(runs: Sequence[Run]) -> Chain:
             step, before = _of_circuit(circuit, chosen[circuit], rows, before)
             steps.append(step)
         elif circuit is not _OPTIONAL:
-            steps.append(_not_run(circuit.name))
+            steps.append(_not_run(circuit.name, why.get(circuit, "")))
     return Chain(steps, shared, left_out)
+
+
+def _choose(usable: Sequence[Run], leave: Callable[[Run, str], None]) -> dict[_Circuit, Run]:
+    """The run of each step: of the network and data that most have, and of the kit and T of the first that has any."""
+    kept = [_identity(run) for run in usable]
+    main = max(dict.fromkeys(kept), key=kept.count, default=None)
+    chosen: dict[_Circuit, Run] = {}
+    for run, identity in zip(usable, kept, strict=True):
+        own = [circuit for circuit in _CIRCUITS if circuit.is_of(run)]
+        other = next((of for of in chosen.values() if _process(of) and _process(run) not in ((), _process(of))), None)
+        if identity != main:
+            leave(run, "another network or data set")
+        elif not own:
+            leave(run, f"{look_up(run.record, 'summary.level')} level is no step of the chain")
+        elif other is not None:
+            leave(
+                run,
+                f"another kit or T than {other.name}'s: {', '.join(_process(run))}, not {', '.join(_process(other))}",
+            )
+        elif taken := [circuit for circuit in own if circuit in chosen]:
+            leave(run, "; ".join(f"{chosen[circuit].name} is the step {circuit.name} already" for circuit in taken))
+        else:
+            chosen |= dict.fromkeys(own, run)
+    return chosen
+
+
+def _process(run: Run) -> tuple[str, ...]:
+    """The kit and T, in words, of what a run has in transistors or on a kit's edges; nothing where it has neither."""
+    of_run = (
+        ("mos.pdk", "summary.t_total_s") if run.kind == "simulate" else ("provenance.pdk", "chain.calibrated.latency_s")
+    )
+    kit, t_total = (look_up(run.record, key) for key in of_run)
+    return () if kit is None or t_total is None else (str(kit), format_si(t_total, "s"))
 
 
 def _identity(run: Run) -> tuple[str, str]:
@@ -134,22 +164,32 @@ def _hash(run: Run) -> str:
     return "" if run.network is None else sha256_bytes(dump_network(run.network))
 
 
-def _shared(runs: list[Run], left_out: list[str]) -> tuple[list[int], dict[str, Labels]]:
-    """The samples that all runs have, and of each run their rows; those whose inputs are not equal are not shared."""
-    if not runs:
+def _shared(
+    runs: Sequence[Run], left_out: list[str], leave: Callable[[Run, str], None]
+) -> tuple[list[int], dict[str, Labels]]:
+    """The samples that all runs have with the same inputs, and of each run their rows; those that share none with most
+    others are told to ``leave``, and have no rows; samples whose inputs differ are told to ``left_out``."""
+    inputs = {run.name: dict(zip(run.arrays["index"].tolist(), run.arrays["x0"], strict=True)) for run in runs}
+
+    def alike(one: str, other: str) -> set[int]:
+        return {i for i, x in inputs[one].items() if i in inputs[other] and np.array_equal(x, inputs[other][i])}
+
+    base = max(inputs, key=lambda name: sum(bool(alike(name, other)) for other in inputs), default=None)
+    if base is None:
         return [], {}
-    common = sorted(set.intersection(*({int(i) for i in run.arrays["index"]} for run in runs)))
-    rows: dict[str, Labels] = {}
-    for run in runs:
-        at = {int(i): row for row, i in enumerate(run.arrays["index"])}
-        rows[run.name] = np.array([at[i] for i in common], dtype=np.int64)
-    same = np.ones(len(common), dtype=bool)
-    for run in runs[1:]:
-        first = runs[0]
-        same &= (run.arrays["x0"][rows[run.name]] == first.arrays["x0"][rows[first.name]]).all(axis=1)
-    if not same.all():
-        left_out.append(f"{int((~same).sum())} samples: their inputs differ between the runs")
-    return [i for i, keep in zip(common, same, strict=True) if keep], {k: v[same] for k, v in rows.items()}
+    common, kept = set(inputs[base]), [base]
+    for run in {run.name: run for run in runs if run.name != base}.values():
+        both = common & alike(base, run.name)
+        if not both:
+            leave(run, f"has no sample, with the same inputs, of those of {', '.join(kept)}")
+            continue
+        if differ := (common & inputs[run.name].keys()) - both:
+            left_out.append(f"{len(differ)} samples: their inputs in {run.name} are not those in {base}")
+        common = both
+        kept.append(run.name)
+    shared = sorted(common)
+    at = {name: {i: row for row, i in enumerate(inputs[name])} for name in kept}
+    return shared, {name: np.array([at[name][i] for i in shared], dtype=np.int64) for name in kept}
 
 
 def share(hits: int, n: int, source: dict[str, Any]) -> dict[str, Any]:
@@ -253,6 +293,8 @@ def _compared(
     hits = int((own == software).sum())
     step["agreement_software"] = share(hits, n, _source(run, rows, of_label, "v_end_software"))
     finite = np.isfinite(v).all(axis=1)
+    if not finite.all():
+        step["cause"] += f"; {int((~finite).sum())} of {n} samples FAILED"
     if finite.any():
         error = np.abs(v[finite] - truth[finite])
         of_volts = _source(run, rows[finite], of_v, "v_end_software")
@@ -270,12 +312,14 @@ def _of_circuit(circuit: _Circuit, run: Run, rows: dict[str, Labels], before: La
     of_run = rows[run.name]
     if circuit.part:
         part = f"chain.{circuit.part}"
-        cause = f"{circuit.cause}: {look_up(run.record, f'{part}.condition')}, the die without mismatch"
+        where = f"{look_up(run.record, 'provenance.pdk')} at {look_up(run.record, f'{part}.condition')}"
+        cause = f"{circuit.cause}; {where}, the die without mismatch"
         step, own = _by_voltages(_blank(circuit.name, RAN, cause), run, of_run, before, f"v_end_{circuit.part}")
         return step | {what: _recorded(run, f"{part}.{what}") for what in ("latency_s", "energy_j")}, own
     own = np.asarray(run.arrays["label"][of_run], dtype=np.int64)
-    volts = ("v_end", run.arrays["v_end"][of_run])
-    step = _compared(_blank(circuit.name, RAN, circuit.cause), run, of_run, before, volts, ("label", own))
+    volts, kit = ("v_end", run.arrays["v_end"][of_run]), look_up(run.record, "mos.pdk")
+    cause = circuit.cause if kit is None else f"{circuit.cause}; {kit}"
+    step = _compared(_blank(circuit.name, RAN, cause), run, of_run, before, volts, ("label", own))
     step["latency_s"] = _recorded(run, "summary.t_total_s")
     energy = {"mos": "mos.static_power_w × summary.t_total_s", "behavioral": "audit.energy_delivered"}.get(
         circuit.level

@@ -19,6 +19,7 @@ from kcnet_eda.report.headline import Row, differences, failures, numbers, verdi
 from kcnet_eda.report.runs import Run
 from kcnet_eda.report.sample import changed_rows, changed_samples, waveform_keys
 from kcnet_eda.study.simulate import RECORD
+from kcnet_eda.study.tables import csv_text
 
 #: Of the record; its schema is docs/report.schema.json.
 FORMAT = 2
@@ -90,7 +91,7 @@ def combined_html(runs: Sequence[Run], record: dict[str, Any], bodies: Sequence[
 
 
 def combined_markdown(record: dict[str, Any]) -> str:
-    """Verdicts and chain of the combined record as Markdown."""
+    """Verdicts, headline numbers and chain of the combined record as Markdown."""
     return render("report/combined.md.j2", r=record)
 
 
@@ -110,6 +111,18 @@ def combined_csv(record: dict[str, Any]) -> str:
         cells += [None if step[name] is None else step[name]["value"] for name in plain]
         writer.writerow([*cells, step["cause"]])
     return text.getvalue()
+
+
+def numbers_csv(record: dict[str, Any]) -> str:
+    """Headline numbers and verdicts of the combined record as CSV, a row each, with where it is from."""
+    rows = [
+        {"run": run["name"], **row, "found": None, "kept": None} for run in record["runs"] for row in run["headline"]
+    ]
+    rows += [{"value": None, "unit": None, "interval": None, "n": None, **verdict} for verdict in record["verdicts"]]
+    order = ("run", "of", "value", "unit", "interval", "n", "found", "kept")
+    return csv_text(
+        [{name: row[name] for name in order} | {k: row["source"][k] for k in ("file", "key")} for row in rows]
+    )
 
 
 def _changed(run: Run) -> Row | None:

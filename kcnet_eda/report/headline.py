@@ -98,12 +98,16 @@ def failures(run: Run) -> list[str]:
     """What is wrong with the run, in words: parts that cannot be read, and rows of the store that did not pass."""
     bad = {status: n for status, n in run.statuses.items() if status != Status.PASSED}
     rows = [f"{n} of {sum(run.statuses.values())} planned runs: {status}" for status, n in bad.items()]
-    told = look_up(run.record, "failed") or []
-    return [*run.problems, *rows, *([f"the first: {told[0].get('message', '')}"] if told else [])]
+    told = look_up(run.record, "failed") or look_up(run.record, "failures") or []
+    first = [f"the first: {told[0].get('message', '')}"] if told else []
+    if told and told[0].get("folder"):
+        first[0] += f" (its decks and logs: {told[0]['folder']})"
+    return [*run.problems, *rows, *first]
 
 
 def differences(runs: list[Run]) -> list[Row]:
-    """Headline numbers of runs of one kind side by side, with the difference of each from the first."""
+    """Headline numbers of runs of one kind side by side, with the difference of each from the first; none where they
+    are not of as many samples."""
     found = []
     for kind in _NUMBERS:
         own = [run for run in runs if run.kind == kind]
@@ -113,6 +117,9 @@ def differences(runs: list[Run]) -> list[Row]:
         for text in dict.fromkeys(name for table in tables.values() for name in table):
             cells = [tables[run.name].get(text) for run in own]
             first = cells[0]
-            changes = [None if c is None or first is None else c["value"] - first["value"] for c in cells]
+            changes = [
+                None if c is None or first is None or c["n"] != first["n"] else c["value"] - first["value"]
+                for c in cells
+            ]
             found.append({"kind": kind, "of": text, "runs": [r.name for r in own], "cells": cells, "changes": changes})
     return found

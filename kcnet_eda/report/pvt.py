@@ -8,6 +8,7 @@ import numpy as np
 
 from kcnet_eda.export.render import render
 from kcnet_eda.report import figures
+from kcnet_eda.study.pvt.chain import CALIBRATED, WORST
 from kcnet_eda.study.pvt.record import checks
 from kcnet_eda.units import format_si
 
@@ -15,6 +16,13 @@ from kcnet_eda.units import format_si
 PAGE, BODY = "report/pvt.html.j2", "report/pvt_body.html.j2"
 
 _SHOWN = 20  # edges
+#: How the page calls a level that cases were repeated at.
+_LEVEL_TEXT = {
+    "behavioral": "calibrated Verilog-A edges",
+    "mos": "transistors, nominal die",
+    CALIBRATED: "the chain’s calibrated edges",
+    WORST: "the chain’s transistors at the worst corner",
+}
 
 
 def pvt_html(record: dict[str, Any], right: figures.Counts, template: str = PAGE) -> str:
@@ -36,6 +44,7 @@ def pvt_html(record: dict[str, Any], right: figures.Counts, template: str = PAGE
         r=record,
         s=s,
         checks=list(checks(record).values()),
+        level_text=_LEVEL_TEXT,
         worst=rows[s["worst_index"]],
         least=min(rows, key=lambda row: row["accuracy"]),
         si=lambda value, unit: f"{100 * value:.2f} %" if unit == "" else format_si(value, unit),

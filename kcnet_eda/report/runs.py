@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.network.graph import Network
 from kcnet_eda.network.store import load_network
-from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, STORE
+from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, SIMULATE, STORE, command_of
 
 Record = dict[str, Any]
 _T = TypeVar("_T")
@@ -37,15 +37,13 @@ class Run:
     @property
     def kind(self) -> str:
         """``simulate``, ``pvt``, ``latency``, ``adjoint``; ``unknown`` without a record."""
-        return "unknown" if self.record is None else str(self.record.get("study", "simulate"))
+        return "unknown" if self.record is None else str(self.record.get("study", SIMULATE))
 
     @property
     def remedy(self) -> str:
         """What to do about a record that lacks what this version shows."""
-        verb = "simulate" if self.kind == "simulate" else f"study {self.kind}"
-        return (
-            f"it is damaged or of another version: give 'kcnet {verb}' the same folder again, which keeps what passed"
-        )
+        again = f"give '{command_of(self.kind)}' the same folder again, which keeps what passed"
+        return f"it is damaged or of another version: {again}"
 
 
 def read_run(path: Path, name: str) -> Run:
@@ -88,6 +86,9 @@ def read_run(path: Path, name: str) -> Run:
     if network is not None and (odd := _odd_shapes(arrays, network)):
         arrays = {}
         problems.append(f"{OUTPUTS} is not of {NETWORK}: {odd}")
+    if arrays and record is not None and (odd := _odd_samples(arrays, record)):
+        arrays = {}
+        problems.append(f"{OUTPUTS} {odd}")
     no_rows: dict[str, int] = {}
     statuses = read(STORE, _statuses, no_rows)
     return Run(path, name, record, arrays, network, statuses, tuple(problems))
@@ -122,6 +123,24 @@ def _odd_shapes(arrays: dict[str, NDArray[Any]], network: Network) -> str:
     shapes |= dict.fromkeys(("label", "index", "y"), (n,))
     found = {name: arrays[name].shape for name in shapes if name in arrays}
     return "; ".join(f"{name} is {of}, not {shapes[name]}" for name, of in found.items() if of != shapes[name])
+
+
+def _odd_samples(arrays: dict[str, NDArray[Any]], record: Record) -> str:
+    """What of the arrays is not as runs of the record's kind write them; '' where all is."""
+    kind, chain = record.get("study", SIMULATE), record.get("chain") or {}
+    software = ("x0", "v_end_software", "index")
+    wanted: tuple[str, ...] = ()
+    if kind == SIMULATE:
+        wanted = (*software, "v_end", "label")
+    elif chain:
+        wanted = (*software, *(f"v_end_{name}" for name in chain))
+    if lost := [name for name in wanted if name not in arrays]:
+        return f"lacks {', '.join(lost)}"
+    if not wanted:
+        return ""
+    if odd := [name for name in ("x0", "v_end_software") if not np.isfinite(arrays[name]).all()]:
+        return f"has {' and '.join(odd)} that are not finite"
+    return "has a sample twice in its index" if np.unique(arrays["index"]).size < arrays["index"].size else ""
 
 
 def _statuses(store: Path) -> dict[str, int]:

@@ -16,7 +16,14 @@ from kcnet_eda.files import write_atomic
 from kcnet_eda.network.graph import Network
 from kcnet_eda.report import adjoint, figures, latency, pvt
 from kcnet_eda.report.adjoint import adjoint_html
-from kcnet_eda.report.combined import combined_csv, combined_html, combined_markdown, combined_record, vetted
+from kcnet_eda.report.combined import (
+    combined_csv,
+    combined_html,
+    combined_markdown,
+    combined_record,
+    numbers_csv,
+    vetted,
+)
 from kcnet_eda.report.latency import latency_html
 from kcnet_eda.report.pvt import pvt_html
 from kcnet_eda.report.runs import Record, Run, names_of, read_run
@@ -31,7 +38,8 @@ from kcnet_eda.tools.browser import print_pdf
 def report(runs: Path | Sequence[Path], out: Path | None = None, *, pdf: bool = False) -> Path:
     """Write the report of run folders: HTML to ``out`` (``RUN/report.html`` where None and there is one run), JSON
     beside it. A whole run alone gives its own page; several, or one with parts missing or corrupt, the combined page,
-    with the same as Markdown and the chain as CSV beside it. ``pdf`` also prints it, to the same name with ``.pdf``.
+    with the same as Markdown, the chain as CSV, and verdicts and headline numbers in ``*_numbers.csv``. ``pdf`` also
+    prints it, to the same name with ``.pdf``.
 
     Raises
     ------
@@ -64,9 +72,13 @@ def write_report(
         own = record = combined_record(read)
         html = combined_html(read, record, [body for _, body in pages])
     write_atomic(out, html)
-    if record is not None:
-        write_atomic(out.with_suffix(".md"), combined_markdown(record))
-        write_atomic(out.with_suffix(".csv"), combined_csv(record))
+    beside = {out.with_suffix(".md"): combined_markdown, out.with_suffix(".csv"): combined_csv}
+    beside[out.with_name(f"{out.stem}_numbers.csv")] = numbers_csv
+    for path, text in beside.items():
+        if record is not None:
+            write_atomic(path, text(record))
+        elif out == paths[0] / REPORT:  # of a report that was made while the run was not whole
+            path.unlink(missing_ok=True)
     if out.with_suffix(".json") not in [path / RECORD for path in paths]:  # a run's own record is never written over
         write_atomic(out.with_suffix(".json"), json.dumps(own, indent=1, allow_nan=False) + "\n")
     if pdf:

@@ -45,7 +45,14 @@ BUNDLE = "bundle"
 HAND_OVERS = ("staged", "gated")
 #: So many samples whose label changed are kept with their waveforms, the first of them.
 MOST_CHANGED = 12
+#: The kind of its runs; studies have their own, in the record's ``study``.
+SIMULATE = "simulate"
 _TIMEOUT_S = 120.0
+
+
+def command_of(kind: str) -> str:
+    """The command that makes runs of a kind."""
+    return f"kcnet {kind}" if kind == SIMULATE else f"kcnet study {kind}"
 
 
 def simulate(
@@ -169,11 +176,21 @@ def require_fit(dataset: DataSet, network: Network) -> None:
         raise InvalidInputError(f"--data {dataset.name}", problems)
 
 
-def refuse_foreign(out: Path) -> None:
-    """Take ``out`` as the run folder if it is new, empty, or already one; somebody's folder is left alone."""
+def refuse_foreign(out: Path, study: str = SIMULATE) -> None:
+    """Take ``out`` as the run folder of a ``study`` if it is new, empty, or already one; somebody's folder, and a run
+    of another kind, is left alone."""
     if out.exists() and not (out / STORE).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise InvalidInputError(
             str(out), [f"exists and has no {STORE}, so it is not a run of ours"], "Name a new folder for --out."
+        )
+    try:
+        record = json.loads((out / RECORD).read_text())
+    except (OSError, ValueError):
+        return  # nothing ended there, or it is damaged, which running it again mends
+    before = record.get("study", SIMULATE) if isinstance(record, dict) else study
+    if before != study:
+        raise InvalidInputError(
+            str(out), [f"has a finished run of '{command_of(before)}'"], "Name a new folder for --out."
         )
 
 

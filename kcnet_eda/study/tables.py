@@ -25,9 +25,9 @@ def _flat(prefix: str, row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from _flat(f"{name}_", value)
+        elif key.endswith(_INTERVALS):
+            yield from zip((f"{name}_low", f"{name}_high"), value or (None, None), strict=True)
         elif not isinstance(value, (list, tuple)):
             yield name, value
-        elif key.endswith(_INTERVALS):
-            yield from zip((f"{name}_low", f"{name}_high"), value, strict=True)
         else:
             yield name, " ".join(map(str, value))

@@ -19,7 +19,7 @@ from kcnet_eda.network.graph import Network
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.progress import NoProgress, Progress
 from kcnet_eda.study.adjoint.plan import HALVED, AdjointPlan, make_adjoint_plan
-from kcnet_eda.study.adjoint.record import make_record
+from kcnet_eda.study.adjoint.record import STUDY, make_record
 from kcnet_eda.study.adjoint.settings import AdjointStudy
 from kcnet_eda.study.adjoint.simulate import prepare_adjoint, run_adjoint
 from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, REPORT, STORE, refuse_foreign
@@ -47,7 +47,7 @@ def study_adjoint(config: Path, out: Path, progress: Progress | None = None) -> 
     study = load_settings(config, AdjointStudy)
     source = network_path(study.network)
     plan = make_adjoint_plan(study, load_network(source), sha256_file(source))
-    refuse_foreign(out)
+    refuse_foreign(out, STUDY)
     started = time.monotonic()
     with hold_folder(out), open_store(out / STORE) as store:
         _run_circuits(plan, store, out, progress)

@@ -8,8 +8,10 @@ from typing import Any
 
 from kcnet_eda import __version__
 from kcnet_eda.dynamics.reference import method
+from kcnet_eda.study.engine_run import ENGINE
 from kcnet_eda.study.latency.bench import LatencyBench, Row
 from kcnet_eda.study.latency.size import MEASURED
+from kcnet_eda.study.store import Status
 from kcnet_eda.units import format_si
 
 #: What tells the record of a latency study from other runs'.
@@ -117,14 +119,16 @@ def _verdicts(sections: Mapping[str, Row]) -> list[Row]:
 
 
 def _sizes(size: Row) -> str:
-    """At what sizes of the family T was what, in words."""
-    rows = [row for row in size.get("rows", []) if row["family"] == "grid" and row["status"] == "passed"]
-    if not rows:
-        return "no run passed"
-    edges, times = [row["edges"] for row in rows], dict.fromkeys(format_si(row["t_total_s"], "s", 3) for row in rows)
-    off = size["largest_from_reference"]
-    there = "" if off is None else f", where circuits are within {off:.1e} of the reference"
-    return f"T = {', '.join(times)} from {min(edges)} to {max(edges)} edges{there}"
+    """At what sizes of the family's circuits T was what, in words."""
+    grids = [row for row in size.get("rows", []) if row["family"] == "grid" and row["simulator"] != ENGINE]
+    passed = [row for row in grids if row["status"] == Status.PASSED]
+    if not passed:
+        return "no circuit of the family passed"
+    edges, times = [row["edges"] for row in passed], {format_si(row["t_total_s"], "s", 3): None for row in passed}
+    failed = sorted({row["edges"] for row in grids} - set(edges))
+    there = f"T = {', '.join(times)} from {min(edges)} to {max(edges)} edges"
+    there = f"{there}, where circuits are within {size['largest_from_reference']:.1e} of the reference"
+    return there + (f"; failed at {', '.join(map(str, failed))} edges" if failed else "")
 
 
 def _binding(kit: Row) -> str:

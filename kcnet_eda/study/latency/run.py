@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from kcnet_eda.config import load_settings
+from kcnet_eda.dynamics.contract import require_error
 from kcnet_eda.errors import InvalidInputError, KcnetError
 from kcnet_eda.export.bundle import export
 from kcnet_eda.files import hold_folder, write_atomic
@@ -25,7 +26,7 @@ from kcnet_eda.study.latency.bench import LatencyBench, Row
 from kcnet_eda.study.latency.decision import run_decision
 from kcnet_eda.study.latency.inference import run_inference
 from kcnet_eda.study.latency.physical import read_block, run_physical
-from kcnet_eda.study.latency.record import make_record
+from kcnet_eda.study.latency.record import STUDY, make_record
 from kcnet_eda.study.latency.scaling import run_scaling
 from kcnet_eda.study.latency.settings import LatencyStudy
 from kcnet_eda.study.latency.size import PUBLISHED, run_size
@@ -87,10 +88,11 @@ def study_latency(
         raise InvalidInputError(
             str(source), ["has one output, so that there is nothing to decide"], "Leave out decision and inference."
         )
+    require_error(network, study.error, f"{config}: error")
     data = load_data(study.data, study.data_dir, features=network.inputs.size, seed=study.seed)
     require_fit(data, network)
     data = data.head(study.samples)
-    refuse_foreign(out)
+    refuse_foreign(out, STUDY)
     with hold_folder(out), open_store(out / STORE) as store:
         for stale in (REPORT, RECORD, OUTPUTS):  # an older run's report must not stand beside a newer run's failure
             (out / stale).unlink(missing_ok=True)

@@ -28,36 +28,38 @@ CALIBRATED, WORST = "calibrated", "worst"
 
 @dataclass(frozen=True, eq=False)
 class ChainStep:
-    """Samples at a ``level``: the kit's edges there are ``model``, at ``condition``."""
+    """Samples at a ``level`` and ``condition``, where the network's cells take ``power`` [W] from the supply."""
 
     level: Level
     cases: Sequence[Case]
     condition: Condition
-    model: EdgeModel
+    power: float
 
     def record(self, shared: Shared) -> dict[str, Any]:
         """Where it is, and what it takes, SI units."""
-        dies, model = shared.dies, self.model
-        latency = shared.network.phases[0].duration * dies.t_unit
-        current = model.supply_current * float(dies.units.sum()) + model.bias_current
-        return {
-            "condition": self.condition.name,
-            "latency_s": latency,
-            "energy_j": current * self.condition.supply * latency,
-        }
+        latency = shared.network.phases[0].duration * shared.dies.t_unit
+        return {"condition": self.condition.name, "latency_s": latency, "energy_j": self.power * latency}
 
 
-def calibrated_step(shared: Shared, home: Condition, at_home: EdgeModel) -> ChainStep:
-    """The study's ``chain`` samples on calibrated edges at ``home``."""
-    dies = replace(shared.dies, models=(at_home,))
-    level = Behavioral(dies, [home], shared.scaling, CALIBRATED)
-    return ChainStep(level, _cases(shared, 0), home, at_home)
+def chain_steps(
+    shared: Shared, transistors: Transistors, home: Condition, at_home: EdgeModel, worst: int | None
+) -> dict[str, ChainStep]:
+    """The study's ``chain`` samples on calibrated edges at ``home``, and in transistors at its point number ``worst``;
+    where that is None, the first alone. Power is that of the netlist's own cells; elsewhere than at home it is scaled
+    by what the measured cells take there."""
+    dies, mos = shared.dies, transistors.mos
 
+    def by_model(model: EdgeModel, condition: Condition) -> float:
+        return (model.supply_current * float(dies.units.sum()) + model.bias_current) * condition.supply
 
-def worst_step(shared: Shared, transistors: Transistors, worst: int) -> ChainStep:
-    """The same samples in transistors at the study's condition number ``worst``."""
-    level = replace(transistors, name=WORST)
-    return ChainStep(level, _cases(shared, worst), shared.points[worst].condition, shared.dies.models[worst])
+    power = mos.static_current * home.supply
+    calibrated = Behavioral(replace(dies, models=(at_home,)), [home], shared.scaling, CALIBRATED)
+    steps = {CALIBRATED: ChainStep(calibrated, _cases(shared, 0), home, power)}
+    if worst is not None:
+        there, level = shared.points[worst].condition, replace(transistors, name=WORST)
+        power *= by_model(dies.models[worst], there) / by_model(at_home, home)
+        steps[WORST] = ChainStep(level, _cases(shared, worst), there, power)
+    return steps
 
 
 def chain_arrays(

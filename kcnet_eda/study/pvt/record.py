@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 
 from kcnet_eda import __version__
+from kcnet_eda.dynamics.reference import method
 from kcnet_eda.physical.condition import Condition
+from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.sensitivity import sensitivities
 from kcnet_eda.study.accuracy import wilson
 from kcnet_eda.study.pvt.conditions import Point, inert_axes
@@ -32,7 +34,8 @@ def make_record(shared: Shared, kit: str, data: str, outcome: Outcome) -> dict[s
     """The record, of the ``outcome`` of every die at every point on samples of the set ``data``; plain JSON values."""
     study, points, dies, samples = shared.study, shared.points, shared.dies, len(shared.y)
     rows = [_row(shared, i, Outcome(*outcome.arrays[:, i])) for i in range(len(points))]
-    worst = min(rows, key=lambda row: (row["yield"], row["accuracy"]))
+    worst = worst_of(rows)
+    assert worst is not None
     limits = [
         held
         for what, limit, column, unit, sense in (
@@ -55,10 +58,10 @@ def make_record(shared: Shared, kit: str, data: str, outcome: Outcome) -> dict[s
             "samples": samples,
             "classifications": outcome.right.size * samples,
             "not_finite": int(outcome.not_finite.sum()),
-            "worst": worst["condition"],
-            "worst_index": rows.index(worst),
+            "worst": rows[worst]["condition"],
+            "worst_index": worst,
             "accuracy_min": min(row["accuracy"] for row in rows),
-            "yield_min": worst["yield"],
+            "yield_min": rows[worst]["yield"],
             "yield_everywhere": everywhere / study.dies,
             "yield_everywhere_interval": list(wilson(everywhere, study.dies)),
             "inert_axes": inert_axes(points, outcome.arrays[:3], outcome.margin),
@@ -74,6 +77,7 @@ def make_record(shared: Shared, kit: str, data: str, outcome: Outcome) -> dict[s
             "level": "engine",
             "surrogate": f"exponential Runge-Kutta of order 4 in single precision, {study.steps} steps; edges as "
             "calibrated at the condition, with the die's mismatch (docs/pvt.md)",
+            "reference": method(shared.network),
             "software": f"Eq. (6) as trained, in double precision, {SOFTWARE_STEPS} steps of RK4",
             "write_error": f"each voltage of each {study.write_error_of} by itself",
             "energy": "supply current of cells and bias at the condition, mean over the box, times supply times T",
@@ -85,6 +89,21 @@ def make_record(shared: Shared, kit: str, data: str, outcome: Outcome) -> dict[s
             "seed": study.seed,
         },
     }
+
+
+def worst_of(rows: Sequence[dict[str, Any]], besides: Condition | None = None) -> int | None:
+    """The number of the worst of a record's conditions, that of least yield, then accuracy, then margin; of those that
+    are not ``besides``, whatever the errors there, and None where there is no other."""
+
+    def badness(i: int) -> tuple[float, float, float]:
+        margin = rows[i]["margin_v"]
+        return rows[i]["yield"], rows[i]["accuracy"], -np.inf if margin is None else margin
+
+    axes = [field.name for field in fields(Condition)]
+    of = [
+        i for i, row in enumerate(rows) if besides is None or any(row[name] != getattr(besides, name) for name in axes)
+    ]
+    return min(of, key=badness, default=None)
 
 
 def checks(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -109,10 +128,12 @@ def withhold(record: dict[str, Any]) -> None:
         noise["smallest"] = None
 
 
-def calibration_text(points: Sequence[Point], dies: Dies, home: Condition) -> str:
-    """``calibration.json``: the model of the edge at each condition, in the names of ``veriloga/kc_cal_relu.va``."""
+def calibration_text(points: Sequence[Point], dies: Dies, home: Condition, at_home: EdgeModel | None) -> str:
+    """``calibration.json``: the model of the edge at each condition, in the names of ``veriloga/kc_cal_relu.va``; also
+    that ``at_home``, where the study used it."""
     of = dict(zip([point.condition for point in points], dies.models, strict=True))
-    rows = [{**asdict(condition), "edges": asdict(model)} for condition, model in of.items()]
+    told = of if at_home is None else {home: at_home} | of
+    rows = [{**asdict(condition), "edges": asdict(model)} for condition, model in told.items()]
     whole = {
         "t_unit_s": dies.t_unit,
         "mismatch": None if dies.spread is None else asdict(dies.spread),

@@ -31,13 +31,13 @@ from kcnet_eda.study.campaign.farm import make_farm
 from kcnet_eda.study.campaign.ladder import ladder
 from kcnet_eda.study.campaign.runs_table import RUNS_CSV, RUNS_PARQUET, write_runs
 from kcnet_eda.study.mos.export import calibrated_circuit, kit_scaling
-from kcnet_eda.study.pvt.chain import CALIBRATED, WORST, ChainStep, calibrated_step, chain_arrays, worst_step
+from kcnet_eda.study.pvt.chain import CALIBRATED, WORST, ChainStep, chain_arrays, chain_steps
 from kcnet_eda.study.pvt.conditions import grid, measured, nominal
 from kcnet_eda.study.pvt.dies import NOMINAL, Dies, network_cells
 from kcnet_eda.study.pvt.mos import draw_nominal, transistors
 from kcnet_eda.study.pvt.noise import NoiseRun, NoiseStudy, noise_on_worker, noise_record, run_noise
 from kcnet_eda.study.pvt.noise_spot import SpotChecks, SpotRun, spot_on_worker, spot_record
-from kcnet_eda.study.pvt.record import calibration_text, make_record, withhold
+from kcnet_eda.study.pvt.record import STUDY, calibration_text, make_record, withhold, worst_of
 from kcnet_eda.study.pvt.remedies import (
     Due,
     Fitting,
@@ -121,7 +121,7 @@ def study_pvt(
     x0, duration = cells.network.initial_state(data.x), cells.network.phases[0].duration
     points = grid(study, kit, corners, at_nominal=at_nominal, full_scale=float(np.ptp(x0)), duration=duration)
     farm = make_farm(study.cluster, workers, scheduler, cluster)
-    refuse_foreign(out)
+    refuse_foreign(out, STUDY)
     with hold_folder(out), open_store(out / STORE) as store:
         for stale in (REPORT, RECORD, OUTPUTS, TABLE, CALIBRATION, SENSITIVITY, RUNS_CSV, RUNS_PARQUET):
             (out / stale).unlink(missing_ok=True)  # of an older run: it must not stand beside this one unfinished
@@ -175,7 +175,8 @@ def study_pvt(
             arrays |= _of_cases("case_mos", cases, results, cells.network.max_nodes)
             record["check_mos"] = results.check
         if study.chain and at_home is not None:
-            steps = {CALIBRATED: calibrated_step(shared, home, at_home), WORST: worst_step(shared, level, worst)}
+            elsewhere = worst_of(record["conditions"], besides=home)
+            steps = chain_steps(shared, level, home, at_home, elsewhere)
             record["chain"], of_chain = _chain(shared, steps, data, source, site)
             arrays |= of_chain
         record["noise"] = None
@@ -205,7 +206,7 @@ def study_pvt(
             write_atomic(out / SENSITIVITY, csv_text(found_remedies.sensitivity["edges"]))
     withhold(record)
     record["summary"]["wall_s"] = round(time.monotonic() - started, 3)
-    write_atomic(out / CALIBRATION, calibration_text(points, dies, home))
+    write_atomic(out / CALIBRATION, calibration_text(points, dies, home, at_home))
     write_atomic(out / TABLE, csv_text(record["conditions"]))
     shutil.copyfile(source, out / NETWORK)
     packed = io.BytesIO()
