@@ -25,6 +25,7 @@ bench:
 	$(VENV)/bin/python benchmarks/engine_mnist.py
 	$(VENV)/bin/python benchmarks/adjoint.py
 	$(VENV)/bin/python benchmarks/latency_digits.py
+	$(VENV)/bin/python benchmarks/chain_digits.py
 	$(VENV)/bin/python benchmarks/campaign_kills.py
 	$(VENV)/bin/python benchmarks/mnist_accuracy.py
 	$(VENV)/bin/python benchmarks/mnist_training.py

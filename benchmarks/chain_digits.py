@@ -1,6 +1,6 @@
-"""The reconciliation chain of the shipped digits network, from the trained model to a kit's worst corner: docs/report.md.
+"""The reconciliation chain of the shipped digits network, from the trained model to a kit's worst corner.
 
-    python benchmarks/chain_digits.py [--pdk gf180mcu] [--samples 50] [--dies 100] [--jobs 2] [--out FOLDER]
+    python benchmarks/chain_digits.py [--pdk generic180] [--samples 50] [--dies 100] [--jobs 2] [--out FOLDER]
 
 Runs of every level on the same test digits, then a study over 45 conditions with the kit's mismatch, all on one page
 (FOLDER/chain.html). An interrupted run goes on (``--out``).
@@ -31,7 +31,7 @@ limits: {{die_accuracy: 0.93, yield: {{minimum: 0.9}}}}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pdk", default="gf180mcu")
+    parser.add_argument("--pdk", default="generic180")
     parser.add_argument("--samples", type=int, default=50)
     parser.add_argument("--dies", type=int, default=100)
     parser.add_argument("--jobs", type=int, default=2)
