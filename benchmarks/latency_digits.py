@@ -35,7 +35,6 @@ SECTIONS = {
   networks: [digits, digits_mos, mnist, published/mnist]
   ngspice_up_to: 100000
   vacask_above: 2000
-  engine_above: 500000
   repeats: 5
   timeout_s: 1200""",
     "decision": "{}",

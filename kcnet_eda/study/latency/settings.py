@@ -40,7 +40,7 @@ class Size(Settings):
     ngspice_up_to: Annotated[
         int | None, Field(ge=0, description="edges up to which grids run in ngspice too; vacask_above if not given")
     ] = None
-    engine_above: Annotated[int, Field(ge=0, description="edges beyond which only the engine runs")] = 300_000
+    engine_above: Annotated[int, Field(ge=0, description="edges beyond which only the engine runs")] = 1_000_000
     repeats: Annotated[_Count, Field(description="runs of each, of which the fastest is the simulation time")] = 1
     timeout_s: Annotated[Positive, Field(description="seconds that one run of a simulator may take")] = 600.0
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,9 @@ from scipy.integrate import trapezoid
 from kcnet_eda.dynamics.contract import compare
 from kcnet_eda.dynamics.rhs import RightHandSide
 from kcnet_eda.errors import InvalidInputError, KcnetError
-from kcnet_eda.export.bundle import choose_settings, example_inputs, solve_examples
+from kcnet_eda.export.bundle import Examples, choose_settings, example_inputs, solve_examples
 from kcnet_eda.export.circuit import build_circuit
+from kcnet_eda.export.testbench import SolverSettings
 from kcnet_eda.files import sha256_bytes
 from kcnet_eda.network.graph import Edges, Network, Phase
 from kcnet_eda.network.idx import DATA_VARIABLE
@@ -83,8 +84,9 @@ def run_size(bench: LatencyBench, section: Size) -> Row:
         except KcnetError as error:
             absent.append(str(error))
             continue
+        subject = _Subject(network, bench.study.error)
         for simulator in _simulators(section, network.n_edges, both=family == "grid"):
-            tasks = [_task(bench, section, network, scaling, simulator, k) for k in range(section.repeats)]
+            tasks = [_task(bench, section, subject, scaling, simulator, k) for k in range(section.repeats)]
             results = bench.attempt(tasks, f"{network.name}, {network.n_edges} edges")
             failed += failures(tasks, results)
             rows.append(_row(family, network, scaling, tasks, results))
@@ -154,7 +156,27 @@ def _named(bench: LatencyBench, name: str) -> Network:
     return load_network(file)
 
 
-def _task(bench: LatencyBench, section: Size, network: Network, scaling: Scaling, name: str, repeat: int) -> Task:
+@dataclass(frozen=True, eq=False)
+class _Subject:
+    """A network of the section; what solver settings for an ``error`` need of it is found once, and only if it is
+    run."""
+
+    network: Network
+    error: float
+
+    @cached_property
+    def examples(self) -> Examples:
+        """The network's examples; the first of them is what is run."""
+        return solve_examples(self.network)
+
+    @cached_property
+    def settings(self) -> dict[str, SolverSettings]:
+        """Solver settings of each simulator."""
+        return choose_settings(self.network, self.examples, self.error)
+
+
+def _task(bench: LatencyBench, section: Size, subject: _Subject, scaling: Scaling, name: str, repeat: int) -> Task:
+    network = subject.network
     version = VERSION if name == ENGINE else SIMULATORS[name].version()
     x0 = network.initial_state(example_inputs(network)[0][:1])
 
@@ -169,8 +191,7 @@ def _task(bench: LatencyBench, section: Size, network: Network, scaling: Scaling
 
     def in_circuit() -> Result:
         simulator = SIMULATORS[name]
-        examples = solve_examples(network)  # the first of them is this run's
-        settings = choose_settings(network, examples, bench.study.error)[name]
+        examples, settings = subject.examples, subject.settings[name]
         circuit = build_circuit(network, scaling)
         folder = bench.out / "work" / f"size_{network.n_edges}"
         run = run_transient(network, circuit, settings, x0[0], simulator, folder, section.timeout_s)
