@@ -30,6 +30,7 @@ from kcnet_eda.network.topology import grid_window
 from kcnet_eda.physical.thermal import ktc_noise
 from kcnet_eda.study.accuracy import decision_time
 from kcnet_eda.study.latency import scaling as latency_scaling
+from kcnet_eda.study.latency import written
 from kcnet_eda.study.latency.limits import Limit, fastest_kept, in_order
 from kcnet_eda.study.latency.limits import crossing as where_crossed
 from kcnet_eda.study.latency.pareto import not_dominated
@@ -37,7 +38,7 @@ from kcnet_eda.study.latency.power_law import fit_power_law
 from kcnet_eda.study.latency.run import TABLES
 from kcnet_eda.study.latency.size import grid_network
 from kcnet_eda.study.readout import Reading, lost_to_jitter, right_at, tolerated_jitter, tolerated_shift
-from kcnet_eda.study.store import open_store
+from kcnet_eda.study.store import Result, Status, open_store
 
 G = 1.5  # of the conductance between nodes 1 and 2, model units
 
@@ -319,6 +320,28 @@ def test_twice_the_write_error_loses_the_samples_that_a_smaller_start_says(tmp_p
     counts = {row["left"]: row["accuracy"]["count"] for row in x["write_errors"]}
     assert counts == {left: int((HELD * (1 - left) > RISE).sum() + (HELD <= RISE).sum()) for left in (0.0, 0.03, 0.06)}
     assert counts[0.0] == 15 and counts[0.0] - counts[0.06] >= 2 * (counts[0.0] - counts[0.03]) - 1 > 0
+
+
+def test_a_run_with_noise_that_fails_is_right_nowhere_and_is_tried_again(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = written.run_jobs
+
+    def first_fails(rig: Any, jobs: Any, workers: int, done: Any) -> None:
+        real(rig, jobs[1:], workers, done)
+        done(jobs[0].key, Result(Status.TIMED_OUT, "killed"))
+
+    file = ask(small, "inference: {samples: 1, draws: 2, capacitances: [1p], write_errors: []}\n")
+    monkeypatch.setattr(written, "run_jobs", first_fails)
+    record = api.study_latency(file, tmp_path / "run", jobs=1)
+    x = record["sections"]["inference"]
+    (noisy,), (whole_,) = x["noise"], x["write_errors"]
+    n = noisy["accuracy"]["n"]
+    assert n == 2 * whole_["accuracy"]["n"] and (noisy["failed"], whole_["failed"]) == (1, 1)
+    assert record["summary"]["failed_runs"] == 2 and f"1 of {n}, the first: killed" in x["failed"][0]["message"]
+    monkeypatch.setattr(written, "run_jobs", real)
+    again = api.study_latency(file, tmp_path / "run", jobs=1)["sections"]["inference"]
+    assert not again["failed"] and again["noise"][0]["accuracy"]["count"] - noisy["accuracy"]["count"] in (0, 1)
 
 
 def whole(file: Path, out: Path, switch: float) -> dict[str, Any]:

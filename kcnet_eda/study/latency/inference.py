@@ -1,7 +1,4 @@
-"""The whole inference in one deck of ngspice: precharge, write, evolve, sample, compare, and the time of each.
-
-What noise and incomplete writing do to the accuracy is the fast engine's: initial voltages off by them, no circuit.
-"""
+"""The whole inference in one deck of ngspice: precharge, write, evolve, sample, compare, and the time of each."""
 
 from __future__ import annotations
 
@@ -9,29 +6,25 @@ import math
 import shutil
 import time
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from kcnet_eda.dynamics.engine import evolve
 from kcnet_eda.export.inference import MODULES, Blocks, InferencePlan, decode, plan_inference, render_inference
 from kcnet_eda.export.testbench import Sample, Window, render_testbench
 from kcnet_eda.export.veriloga import module_source
-from kcnet_eda.files import resource_dir, sha256_bytes
+from kcnet_eda.files import resource_dir
 from kcnet_eda.network.graph import labels
-from kcnet_eda.network.store import dump_network
 from kcnet_eda.physical.scaling import Scaling
-from kcnet_eda.physical.thermal import ktc_noise
 from kcnet_eda.study.accuracy import proportion
-from kcnet_eda.study.engine_run import ENGINE, VERSION
 from kcnet_eda.study.latency.bench import Floats, LatencyBench, Row, Task, failures, made_by
 from kcnet_eda.study.latency.settings import Inference
+from kcnet_eda.study.latency.written import what_writing_costs
 from kcnet_eda.study.store import Result, Status
 from kcnet_eda.study.transient import compile_into
 from kcnet_eda.tools.rawfile import read_transient
 from kcnet_eda.tools.simulators import NGSPICE
 
-VARIANT, NOISE, WRITE = "inference", "ktc_noise", "write_error"
+VARIANT = "inference"
 #: What a row of the store holds of a whole inference, in this order: seconds, and shares of what had to be reached.
 MEASURED = (
     "precharge_s",
@@ -48,7 +41,6 @@ MEASURED = (
 #: Time given to a block over what one time constant needs to leave the share asked for: it must be seen to be reached.
 _SPARE = 1.1
 _STEPS_A_TAU = 10
-_DRAWN = 2  # the first word of the key by which noise is drawn
 
 
 def blocks_of(section: Inference, scaling: Scaling) -> Blocks:
@@ -90,7 +82,7 @@ def run_inference(bench: LatencyBench, section: Inference) -> Row:
     agree = sum(row["label"] == label for row, label in zip(rows, software, strict=True))
     steps = _table(section, plan, good)
     total = sum(step["given_s"] for step in steps)
-    noise = _noise(bench, section)
+    written = what_writing_costs(bench, section)
     return made_by(NGSPICE.name) | {
         "n": n,
         "labels_as_software": proportion(agree, n),
@@ -114,8 +106,8 @@ def run_inference(bench: LatencyBench, section: Inference) -> Row:
             "compare": plan.compare_begin,
         },
         "samples": rows,
-        **noise,
-        "failed": failures(tasks, results) + noise["failed"],
+        **written,
+        "failed": failures(tasks, results) + written["failed"],
     }
 
 
@@ -239,60 +231,3 @@ def _reached(t: Floats, left: Floats, begin: float, end: float, asked: float) ->
     high, low = math.log(values[last]), math.log(max(values[last + 1], np.finfo(float).tiny))
     share = (high - math.log(asked)) / (high - low)
     return float(times[last] + share * (times[last + 1] - times[last]) - begin)
-
-
-def _noise(bench: LatencyBench, section: Inference) -> Row:
-    """What kT/C noise and incomplete writing cost, by the engine."""
-    y = labels(bench.network, bench.v_ref) if bench.data.y is None else bench.data.y
-    network, v_unit = bench.network, bench.study.v_unit
-    steps = bench.bundle.settings[ENGINE].steps
-    same = f"{sha256_bytes(dump_network(network))} {steps} {sha256_bytes(bench.x0.tobytes() + y.tobytes())}"
-    sigmas = [ktc_noise(c, section.temperature) for c in section.capacitances]
-
-    def task(variant: str, words: str, off: Any, draws: int) -> Task:
-        def make() -> Result:
-            started = time.monotonic()
-            right = sum(_right(bench, off(k), y, steps) for k in range(draws))
-            return Result(Status.PASSED, "", time.monotonic() - started, 0, np.array([right, draws * len(y)], float))
-
-        return Task(f"{same} {words}", 0, variant, ENGINE, VERSION, make, bench.study.seed)
-
-    def noisy(sigma: float) -> Any:
-        def off(k: int) -> Floats:
-            key = np.random.SeedSequence(bench.study.seed, spawn_key=(_DRAWN, k))
-            z = np.random.default_rng(key).standard_normal(bench.x0.shape)
-            z[:, 0] = 0.0  # the rail is held
-            return bench.x0 + sigma / v_unit * z
-
-        return off
-
-    noise = [
-        task(NOISE, f"{sigma!r} {v_unit} {section.draws} {bench.study.seed}", noisy(sigma), section.draws)
-        for sigma in sigmas
-    ]
-    written = [
-        task(WRITE, f"{left!r}", lambda _, left=left: bench.x0 * (1 - left), 1) for left in (0.0, *section.write_errors)
-    ]
-    results = bench.attempt([*noise, *written], "noise and write errors, engine")
-    trials = [section.draws * len(y)] * len(noise) + [len(y)] * len(written)
-    # A run that failed is right nowhere, of all that it was to be.
-    counts = [(0, n) if r.v_end is None else (int(r.v_end[0]), n) for r, n in zip(results, trials, strict=True)]
-    engine = {"level": "engine", "simulator": ENGINE, "simulator_version": VERSION}
-    return {
-        "noise": [
-            engine
-            | {"c": c, "sigma_v": sigma, "accuracy": proportion(*count), "draws": section.draws, "key": job.key}
-            | {"temperature": section.temperature}
-            for c, sigma, count, job in zip(section.capacitances, sigmas, counts, noise, strict=False)
-        ],
-        "write_errors": [
-            engine | {"left": left, "accuracy": proportion(*count), "key": job.key}
-            for left, count, job in zip((0.0, *section.write_errors), counts[len(noise) :], written, strict=True)
-        ],
-        "failed": failures([*noise, *written], results),
-    }
-
-
-def _right(bench: LatencyBench, x0: Floats, y: Any, steps: int) -> int:
-    v = evolve(bench.network, x0, steps=steps, dtype=np.float64, threads=bench.jobs).v_end
-    return int(((labels(bench.network, v) == y) & np.isfinite(v).all(axis=1)).sum())

@@ -85,7 +85,7 @@ class Inference(Settings):
         0.01,
         0.1,
     )
-    draws: Annotated[_Count, Field(description="draws of the noise, each of all samples")] = 10
+    draws: Annotated[_Count, Field(description="draws of the noise, each of all samples")] = 2
 
 
 class Physical(Settings):
