@@ -23,6 +23,7 @@ from kcnet_eda.report.runs import Run, look_up, names_of, read_run
 from kcnet_eda.report.write import report, write_report
 from kcnet_eda.study.accuracy import wilson
 from kcnet_eda.study.simulate import simulate
+from kcnet_eda.study.tables import csv_text
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +252,16 @@ def test_markdown_and_csv_say_the_same(runs, tmp_path):
     assert {row["kept"] for row in numbers if row["of"] == "error of final voltages"} == {"True"}
     text = (tmp_path / "both.md").read_text()
     assert "83.33 % (10/12;" in text and all(f"| {name} |" in text for name in rows)
+
+
+def test_a_row_as_csv_has_an_interval_as_two_columns_and_what_is_nested_beside_it():
+    share_of = {"value": 0.5, "wilson95": [0.25, 0.75], "n": 4}
+    rows = [{"x": 1.0, "accuracy": share_of, "walls_s": [1, 2]}, {"x": None, "interval": None}]
+    assert csv_text(rows).splitlines() == [
+        "x,accuracy_value,accuracy_wilson95_low,accuracy_wilson95_high,accuracy_n,walls_s,interval_low,interval_high",
+        "1.0,0.5,0.25,0.75,4,1 2,,",
+        ",,,,,,,",
+    ]
 
 
 def test_exit_codes(runs, tmp_path, monkeypatch):
