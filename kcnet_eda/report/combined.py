@@ -115,13 +115,10 @@ def combined_csv(record: dict[str, Any]) -> str:
 
 def numbers_csv(record: dict[str, Any]) -> str:
     """Headline numbers and verdicts of the combined record as CSV, a row each, with where it is from."""
-    rows = [
-        {"run": run["name"], **row, "found": None, "kept": None} for run in record["runs"] for row in run["headline"]
-    ]
-    rows += [{"value": None, "unit": None, "interval": None, "n": None, **verdict} for verdict in record["verdicts"]]
-    order = ("run", "of", "value", "unit", "interval", "n", "found", "kept")
+    rows = [{"run": run["name"], **row} for run in record["runs"] for row in run["headline"]] + record["verdicts"]
+    columns = ("run", "of", "value", "unit", "interval", "n", "found", "kept")
     return csv_text(
-        [{name: row[name] for name in order} | {k: row["source"][k] for k in ("file", "key")} for row in rows]
+        [{name: row.get(name) for name in columns} | {k: row["source"][k] for k in ("file", "key")} for row in rows]
     )
 
 
