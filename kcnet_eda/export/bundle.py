@@ -75,6 +75,11 @@ class Bundle:
         (:class:`kcnet_eda.physical.calibration.ExampleRun`); None at the others."""
         return (self.manifest["mos"] or {}).get("example")
 
+    def sources(self, simulator: str, gated: bool) -> list[Path]:
+        """What ``simulator`` is given of it: netlists, and the Verilog-A that is compiled for them."""
+        netlists = [self.netlist(simulator, part) for part in self.circuit.parts(gated)]
+        return netlists + [self.path / "veriloga" / f"{module}.va" for module in self.circuit.modules(gated)]
+
     def netlist(self, simulator: str, stage: Stage | None) -> Path:
         """The netlist of a phase for a simulator; of all phases in one where ``stage`` is None."""
         return self.path / "netlist" / _netlist_name(self.circuit, simulator, stage)

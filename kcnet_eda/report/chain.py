@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kcnet_eda.files import sha256_bytes
 from kcnet_eda.network.graph import Network, labels
 from kcnet_eda.network.store import dump_network
-from kcnet_eda.report.runs import Run, look_up
+from kcnet_eda.report.runs import SAMPLES, Run, look_up
 from kcnet_eda.study.accuracy import proportion
 from kcnet_eda.study.pvt.chain import CALIBRATED, WORST
 from kcnet_eda.study.simulate import OUTPUTS, RECORD
@@ -62,8 +62,6 @@ _CIRCUITS = (
 )
 #: Is listed only where it was run: nothing is built of it.
 _OPTIONAL = _CIRCUITS[0]
-#: The arrays without which a run of a kind is in no step; other kinds have no samples of their own.
-_NEEDED = {"simulate": ("x0", "v_end_software", "index", "v_end", "label"), "pvt": ("x0", "v_end_software", "index")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +91,7 @@ def make_chain(runs: Sequence[Run]) -> Chain:
             leave(run, "was run without samples for the chain; 'chain: N' in its study file has N of them")
         elif look_up(run.record, "two_sample"):
             leave(run, "its outputs are points, no labels")
-        elif run.network is not None and all(name in run.arrays for name in _NEEDED.get(run.kind, (run.kind,))):
+        elif run.network is not None and run.kind in SAMPLES and set(SAMPLES[run.kind]) <= set(run.arrays):
             usable.append(run)
     chosen = _choose(usable, leave)
     for circuit in _CIRCUITS:

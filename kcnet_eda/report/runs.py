@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.network.graph import Network
 from kcnet_eda.network.store import load_network
+from kcnet_eda.study.pvt.record import STUDY as PVT
 from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, SIMULATE, STORE, command_of
 
 Record = dict[str, Any]
 _T = TypeVar("_T")
+_SOFTWARE = ("x0", "v_end_software", "index")
+#: The arrays that runs of a kind have of their samples, by which they are in the chain; other kinds have none.
+SAMPLES = {SIMULATE: (*_SOFTWARE, "v_end", "label"), PVT: _SOFTWARE}
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,12 +132,8 @@ def _odd_shapes(arrays: dict[str, NDArray[Any]], network: Network) -> str:
 def _odd_samples(arrays: dict[str, NDArray[Any]], record: Record) -> str:
     """What of the arrays is not as runs of the record's kind write them; '' where all is."""
     kind, chain = record.get("study", SIMULATE), record.get("chain") or {}
-    software = ("x0", "v_end_software", "index")
-    wanted: tuple[str, ...] = ()
-    if kind == SIMULATE:
-        wanted = (*software, "v_end", "label")
-    elif chain:
-        wanted = (*software, *(f"v_end_{name}" for name in chain))
+    wanted = SAMPLES.get(kind, ()) if kind == SIMULATE or chain else ()
+    wanted += tuple(f"v_end_{name}" for name in chain)
     if lost := [name for name in wanted if name not in arrays]:
         return f"lacks {', '.join(lost)}"
     if not wanted:

@@ -83,11 +83,7 @@ def make_plan(bundle: Bundle, simulator: Simulator | None, data: DataSet, seed: 
     x0 = bundle.network.initial_state(data.x)
     plan = Plan(bundle, simulator, data, x0, seed, gated, (), {}, ())
     tools = [plan.simulator_name, plan.simulator_version, plan.compiler_version]
-    sources = list(plan.netlists)
-    if simulator is None:
-        sources.append(bundle.path / "network.kcnet")
-    else:
-        sources += [bundle.path / "veriloga" / f"{module}.va" for module in bundle.circuit.modules(gated)]
+    sources = [bundle.path / "network.kcnet"] if simulator is None else bundle.sources(simulator.name, gated)
     models = bundle_models(bundle)
     circuit = " ".join([*map(sha256_file, sources), *tools, *([models[1].sha256] if models else [])])
 

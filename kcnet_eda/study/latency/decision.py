@@ -72,8 +72,7 @@ def _simulate(bench: LatencyBench, section: Decision) -> tuple[list[str], list[R
     longer = replace(settings, steps=int(np.ceil(settings.steps * (1 + section.overrun))))
     extended = replace(last, duration=last.duration + section.overrun * circuit.t_end)
     bundle = replace(bench.bundle, circuit=replace(circuit, stages=(*circuit.stages[:-1], extended)))
-    sources = [bundle.netlist(NGSPICE.name, part) for part in circuit.parts(gated=False)]
-    sources += [bundle.path / "veriloga" / f"{module}.va" for module in circuit.modules(gated=False)]
+    sources = bundle.sources(NGSPICE.name, gated=False)
     tools = f"{__version__} {made_by(NGSPICE.name)}"
     same = " ".join([VARIANT, *map(sha256_file, sources), tools, f"{longer} {section.overrun}"])
     jobs = [

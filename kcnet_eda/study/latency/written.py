@@ -30,9 +30,7 @@ def what_writing_costs(bench: LatencyBench, section: Inference) -> Row:
     of all samples: how many are right, of how many, and how many runs failed, which are right nowhere."""
     y = labels(bench.network, bench.v_ref) if bench.data.y is None else bench.data.y
     v_unit, sigmas = bench.study.v_unit, [ktc_noise(c, section.temperature) for c in section.capacitances]
-    circuit = bench.bundle.circuit
-    sources = [bench.bundle.netlist(NGSPICE.name, part) for part in circuit.parts(gated=False)]
-    sources += [bench.bundle.path / "veriloga" / f"{module}.va" for module in circuit.modules(gated=False)]
+    sources = bench.bundle.sources(NGSPICE.name, gated=False)
     same = " ".join([*map(sha256_file, sources), repr(bench.bundle.settings[NGSPICE.name])])
     same = f"{same} {made_by(NGSPICE.name)} {sha256_bytes(bench.x0.tobytes() + y.tobytes())}"
 
