@@ -33,7 +33,8 @@ scaling: {{samples: 1, smallest: 2, simulators: [ngspice, vacask]}}
 size: {{edges: [300, 700], networks: ['{net}'], vacask_above: 500, ngspice_up_to: 800}}
 decision: {{draws: 20}}
 inference: {{samples: 2, draws: 1}}
-physical: {{network: '{net}', data: '{data}', samples: 2, t_units: [300n, 20n], drops: [0.1], noise_draws: 1}}
+physical: {{network: '{net}', data: '{data}', samples: 2, t_units: [300n, 20n], drops: [0.1], noise_draws: 1,
+  noise_samples: 2, capacitances: [1p, 1f, 10a]}}
 """
 
 

@@ -74,35 +74,39 @@ def numbers_of(run: Path, store: Any) -> list[Number]:
         for i, name in enumerate(OF_INFERENCE):
             found.append((f"inference.{name}", row[name], lambda a=row["key"], i=i: v(a)[i]))
     physical = sections["physical"]
-    counted = [*sections["inference"]["noise"], *sections["inference"]["write_errors"], *physical["noise"]]
+    counted = [*sections["inference"]["noise"], *sections["inference"]["write_errors"]]
+    counted += [row["engine"] for row in physical["noise"]]
     counted = [(row["accuracy"], row["key"]) for row in counted]
     counted += [(kit["noise_free"], kit["noise_free"]["key"]) for kit in physical["kits"]]
     for accuracy, key in counted:
         found.append(("noise.count", accuracy["count"], lambda a=key: v(a)[0]))
         found.append(("noise.n", accuracy["n"], lambda a=key: v(a)[1]))
     tau = np.linspace(0, network.duration, 101)  # the instants at which waveforms are compared
-    for row in [*physical["points"], *physical["supply"]]:
+    nodes = len(x0[0]) - 1  # without ground; what is kept after them is the supply's current
+    for row in [*physical["points"], *physical["supply"], *physical["noise"]]:
 
         def errors(row: Any = row) -> list[float]:
             largest = []
             for i, key in enumerate(row["keys"]):
                 time, kept = store.result(key).waveform
-                at = np.stack([np.interp(tau * row["t_unit"], time, wave) for wave in kept[:, :-1].T], axis=1)
+                at = np.stack([np.interp(tau * row["t_unit"], time, wave) for wave in kept[:, :nodes].T], axis=1)
                 largest.append(float(np.abs(at - trajectory(network, x0[i], tau)[:, 1:]).max()))
             return largest
+
+        found.append(("physical.error_median", row["error_median"], lambda of=errors: float(np.median(of()))))
+        found.append(("physical.error_max", row["error_max"], lambda of=errors: max(of())))
+        right = lambda row=row: sum(  # noqa: E731
+            int(v(key)[network.readout].argmax()) == label for key, label in zip(row["keys"], y, strict=False)
+        )
+        found.append(("physical.accuracy", row["accuracy"]["count"], right))
+    for row in [*physical["points"], *physical["supply"]]:
 
         def charge(row: Any = row) -> float:
             waves = [store.result(key).waveform for key in row["keys"]]
             return float(np.mean([trapezoid(kept[:, -1], time) for time, kept in waves]))
 
-        found.append(("physical.error_median", row["error_median"], lambda of=errors: float(np.median(of()))))
-        found.append(("physical.error_max", row["error_max"], lambda of=errors: max(of())))
         found.append(("physical.energy", row["energy_j"], lambda of=charge, row=row: row["supply_v"] * of()))
         found.append(("physical.current", row["current_mean_a"], lambda of=charge, row=row: of() / row["t_total_s"]))
-        right = lambda row=row: sum(  # noqa: E731
-            int(v(key)[network.readout].argmax()) == label for key, label in zip(row["keys"], y, strict=False)
-        )
-        found.append(("physical.accuracy", row["accuracy"]["count"], right))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from typing import Any
 
@@ -25,6 +26,7 @@ _BELOW = {
     "y": 0.0,
     "yanchor": "bottom",
 }  # wraps on a narrow page, over nothing
+_MOST_POWERS = 4
 _LABELLED = 64  # pixels: with more of them no number fits into one
 # A figure keeps the width of its box: a scroll bar that comes after it was drawn is no resize of the window. While it
 # is folded away it has no box. Quotes are double for with_prefix.
@@ -235,8 +237,8 @@ def lines(
         # In turn higher and lower: the names of marks close together would lie on each other.
         figure.add_annotation(x=where, y=1.0, text=html.escape(text), yshift=16 * (number % 2), **label)
     axes = [
-        {"title": title, **({"type": "log", "exponentformat": "power", "dtick": 1} if of_log else {}), **_AXIS}
-        for title, of_log in zip(titles, logarithmic, strict=True)
+        {"title": title, **(_powers([pair[axis] for pair in series.values()]) if of_log else {}), **_AXIS}
+        for axis, (title, of_log) in enumerate(zip(titles, logarithmic, strict=True))
     ]
     figure.update_layout(
         height=440,
@@ -246,6 +248,14 @@ def lines(
         legend=_BELOW,
     )
     return _fragment(figure, div_id)
+
+
+def _powers(values: list[list[float]]) -> dict[str, Any]:
+    """A logarithmic axis with no more powers of ten named than a narrow screen has place for."""
+    shown = np.concatenate([np.asarray(own, dtype=np.float64) for own in values])
+    shown = shown[shown > 0]
+    span = float(np.log10(shown.max() / shown.min())) if shown.size else 0.0
+    return {"type": "log", "exponentformat": "power", "dtick": max(1, math.ceil(span / _MOST_POWERS))}
 
 
 def band(

@@ -126,10 +126,14 @@ def _physical(section: Record) -> list[str]:
         figures.lines("error", errors, ("T, ns", "node error, V_u"), (True, True)),
         figures.lines("energy", energies, ("T, ns", "energy of an inference, nJ"), (True, True)),
     ]
-    noise = _by_kit(section["noise"], lambda row: row["accuracy"] is not None)
+    noise = {}
+    for name, own in _by_kit(section["noise"], lambda row: row["passed"] > 0):
+        noise[f"{name}: ngspice, {own[0]['n']} samples"] = _accuracies(own, lambda row: row["accuracy"])
+    for name, own in _by_kit(section["noise"], lambda row: row["engine"]["accuracy"] is not None):
+        of_engine = f"{name}: fast engine, {own[0]['engine']['accuracy']['n']}"
+        noise[of_engine] = _accuracies(own, lambda row: row["engine"]["accuracy"])
     if noise:
-        curves = {name: ([r["c"] for r in own], [100 * r["accuracy"]["value"] for r in own]) for name, own in noise}
-        plots.append(figures.lines("noise", curves, ("C, F", "accuracy with noise, % (engine)"), (True, False)))
+        plots.append(figures.lines("noise", noise, ("C, F", "accuracy with noise, %"), (True, False)))
     supply = _by_kit(section["supply"], lambda row: row["passed"] > 0)
     if supply:
         drops = {name: ([r["drop_v"] for r in own], [r["error_median"] for r in own]) for name, own in supply}
@@ -137,6 +141,10 @@ def _physical(section: Record) -> list[str]:
             figures.lines("supply", drops, ("lost in the supply's wiring, V", "median of the largest error, V_u"))
         )
     return plots
+
+
+def _accuracies(rows: list[Record], of: Callable[[Record], Record]) -> tuple[list[float], list[float]]:
+    return [row["c"] for row in rows], [100 * of(row)["value"] for row in rows]
 
 
 def _by_kit(rows: list[Record], shown: Callable[[Record], bool]) -> list[tuple[str, list[Record]]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from kcnet_eda.files import sha256_bytes
 from kcnet_eda.network.data import DataSet
 from kcnet_eda.network.graph import Network
 from kcnet_eda.network.store import dump_network
-from kcnet_eda.progress import Advance, Progress
+from kcnet_eda.progress import Progress
 from kcnet_eda.study.batch import status_of
 from kcnet_eda.study.latency.settings import LatencyStudy
 from kcnet_eda.study.references import reference_states
@@ -62,6 +64,7 @@ class LatencyBench:
     out: Path
     jobs: int
     progress: Progress
+    cancel: threading.Event = field(default_factory=threading.Event)
 
     @property
     def network(self) -> Network:
@@ -80,23 +83,31 @@ class LatencyBench:
         keys = [sha256_bytes(truth.encode() + x.tobytes()) for x in self.x0]
         return reference_states(self.store, keys, self.network, self.x0, self.jobs, self.progress)
 
-    def attempt(self, tasks: Sequence[Task], what: str) -> list[Result]:
-        """The results of ``tasks``; those that passed before are taken from the store, others run one by one."""
+    def attempt(self, tasks: Sequence[Task], what: str, at_once: int = 1) -> list[Result]:
+        """The results of ``tasks``; those that passed before are taken from the store, of others ``at_once`` run beside
+        each other. Those of more than one have to heed ``cancel``, which Ctrl-C sets."""
         for task in tasks:
             row = [PlannedRun(task.key, task.sample, task.variant)]
             self.store.plan(row, task.simulator, task.version, task.seed)
-        with self.progress.stage(what, len(tasks)) as advance:
-            return [self._one(task, advance) for task in tasks]
-
-    def _one(self, task: Task, advance: Advance) -> Result:
-        if self.store.result(task.key).status is not Status.PASSED:
+        due = [task for task in tasks if self.store.result(task.key).status is not Status.PASSED]
+        with self.progress.stage(what, len(tasks)) as advance, ThreadPoolExecutor(at_once) as pool:
+            advance(len(tasks) - len(due))
             try:
-                found = task.make()
-            except KcnetError as error:
-                found = Result(status_of(error), str(error))
-            self.store.finish(task.key, found)
-        advance(1)
-        return self.store.result(task.key)
+                for task, found in zip(due, (map if at_once == 1 else pool.map)(_made, due), strict=True):
+                    self.store.finish(task.key, found)
+                    advance(1)
+            except BaseException:
+                self.cancel.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+        return [self.store.result(task.key) for task in tasks]
+
+
+def _made(task: Task) -> Result:
+    try:
+        return task.make()
+    except KcnetError as error:
+        return Result(status_of(error), str(error))
 
 
 def made_by(simulator: str, level: str = "behavioral") -> Row:

@@ -1,8 +1,9 @@
 """Which of a process's limits ends the speed first: pure functions of what was measured from slow to fast.
 
-Four things bound T from below. The cells lag, so that nodes leave the trained law's waveforms; at some point labels
+Five things bound T from below. The cells lag, so that nodes leave the trained law's waveforms; at some point labels
 change; below some T a node's cells alone have more capacitance than T_u·I_u/V_u, so that the trained network cannot be
-drawn any more; and the noise of a small C costs accuracy. They need not come in this order, so each is found by itself.
+drawn any more; the noise of a small C takes nodes off their waveforms; and it costs accuracy. They need not come in
+this order, so each is found by itself.
 """
 
 from __future__ import annotations

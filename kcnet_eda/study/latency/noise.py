@@ -1,82 +1,165 @@
 """What noise costs against C, at the process's V_u and I_u: kT/C of what was written and white noise of the edges.
 
-By the fast engine (:mod:`kcnet_eda.dynamics.noise`) on the trained laws without lag, so that it is noise's alone: no
-circuit is run, and no C is too small to be tried.
+On the trained laws without lag, so that it is noise's alone and no C is too small to be tried. Some samples are run in
+ngspice, that law in Verilog-A with a noise source at every edge (:mod:`kcnet_eda.export.calibrated`); all samples, many
+times, in the fast engine (:mod:`kcnet_eda.dynamics.noise`), since some samples cannot tell a loss of a point.
 """
 
 from __future__ import annotations
 
 import math
+import shutil
 import time
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kcnet_eda.dynamics.edge_law import eq6_edges
-from kcnet_eda.dynamics.noise import right_with_noise
+from kcnet_eda.dynamics.edge_law import BuiltEdges, eq6_edges
+from kcnet_eda.dynamics.noise import WhiteNoise, right_with_noise
 from kcnet_eda.errors import InvalidInputError
+from kcnet_eda.export.calibrated import CalibratedDie, DrawnNoise, render_die
 from kcnet_eda.files import sha256_bytes
 from kcnet_eda.network.data import DataSet
-from kcnet_eda.network.graph import Network
 from kcnet_eda.network.store import dump_network
+from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.pdk import Pdk
 from kcnet_eda.physical.thermal import kit_noise, ktc_noise
 from kcnet_eda.study.accuracy import proportion
 from kcnet_eda.study.engine_run import ENGINE, VERSION
-from kcnet_eda.study.latency.bench import LatencyBench, Row, Task, failures
+from kcnet_eda.study.latency.bench import Floats, LatencyBench, Row, Task, failures, made_by
 from kcnet_eda.study.latency.settings import Physical
-from kcnet_eda.study.pvt.dies import network_cells
+from kcnet_eda.study.latency.subject import Subject
+from kcnet_eda.study.mos.export import kit_scaling
+from kcnet_eda.study.pvt.dies import NOMINAL, Cells, network_cells
+from kcnet_eda.study.pvt.noise_spot import MODULES, POINTS, SETTINGS
+from kcnet_eda.study.pvt.repeat import run_die, tools_of
 from kcnet_eda.study.store import Result, Status
+from kcnet_eda.tools.simulators import NGSPICE
 
 VARIANT = "physical_noise"
-_DRAWN = 3  # the first word of the key by which noise is drawn
+_DRAWN, _SPICE = 3, 4  # the first words of the keys by which noise is drawn: the engine's, ngspice's
+# Of the rectifier's corner, V_u: at a sharp one ngspice's step collapses under noise. An edge's current is off by at
+# most half of it times θ1, at the corner alone.
+_ROUNDING = 1e-3
 
 
-def noise_against_c(
-    bench: LatencyBench, section: Physical, network: Network, data: DataSet, kit: Pdk
-) -> tuple[list[Row], Row | None, list[Row]]:
-    """Accuracy of all ``data`` at each C, that without noise, and the runs that failed; nothing where the data have no
-    labels or the network has other than rectifying edges, for which the engine knows no noise."""
-    try:
-        cells = network_cells(network)
-    except InvalidInputError:
-        return [], None, []
-    if data.y is None:
-        return [], None, []
-    y, op = data.y, kit.operating
-    x0 = network.initial_state(data.x)
-    edges = eq6_edges(cells.theta1[None], cells.theta2[None])
-    same = f"{sha256_bytes(dump_network(network) + x0.tobytes() + y.tobytes())} {section.noise_steps}"
+@dataclass(frozen=True, eq=False)
+class _Noisy:
+    """The network as ``cells`` of a kit; all samples from ``x0`` [samples, nodes] with labels ``y`` for the engine."""
 
-    def task(c: float, draws: int) -> Task:
-        """Of a capacitance ``c`` [F]; infinity has no noise."""
-        sigma, white = noise = kit_noise(kit, c, op.nominal_temperature, section.excess, section.mirrors)
+    bench: LatencyBench
+    section: Physical
+    kit: Pdk
+    cells: Cells
+    x0: Floats
+    y: NDArray[np.int64]
+
+    @property
+    def edges(self) -> BuiltEdges:
+        """The edges as trained."""
+        return eq6_edges(self.cells.theta1[None], self.cells.theta2[None])
+
+    def drawn(self, c: float) -> tuple[float, WhiteNoise]:
+        """kT/C in V_u, and the edges' noise, of a capacitance [F]; infinity has none."""
+        return kit_noise(self.kit, c, self.kit.operating.nominal_temperature, self.section.excess, self.section.mirrors)
+
+    def words(self, c: float) -> str:
+        """What tells network and noise from others."""
+        sigma, white = self.drawn(c)
+        return f"{sigma!r} {self.section.excess} {white.mirror} {self.bench.study.seed}"
+
+    def rng(self, *words: int) -> np.random.Generator:
+        """The stream of normal numbers of so many words of a key."""
+        return np.random.default_rng(np.random.SeedSequence(self.bench.study.seed, spawn_key=words))
+
+    def in_engine(self, c: float, draws: int) -> Task:
+        """All samples, ``draws`` times: how many are right, and of how many."""
+        noise, network, y, steps = self.drawn(c), self.cells.network, self.y, self.section.noise_steps
 
         def make() -> Result:
             started, right = time.monotonic(), 0
             for k in range(draws):
-                rng = np.random.default_rng(np.random.SeedSequence(bench.study.seed, spawn_key=(_DRAWN, k)))
-                right += right_with_noise(network, cells.ends, edges, x0, y, noise, rng, steps=section.noise_steps)
+                given = (self.x0, y, noise, self.rng(_DRAWN, k))
+                right += right_with_noise(network, self.cells.ends, self.edges, *given, steps=steps)
             return Result(Status.PASSED, "", time.monotonic() - started, 0, np.array([right, draws * len(y)], float))
 
-        words = f"{same} {sigma!r} {section.excess} {white.mirror} {draws} {bench.study.seed}"
-        return Task(words, 0, VARIANT, ENGINE, VERSION, make, bench.study.seed)
+        same = sha256_bytes(dump_network(network) + self.x0.tobytes() + y.tobytes())
+        words = f"{same} {steps} {draws} {self.words(c)}"
+        return Task(words, 0, VARIANT, ENGINE, VERSION, make, self.bench.study.seed)
 
+    def in_circuit(self, subject: Subject, c: float) -> list[Task]:
+        """Each sample of ``subject`` in ngspice, once."""
+        (sigma, white), bench, cells = self.drawn(c), self.bench, self.cells
+        scaling, count = kit_scaling(self.kit, c, None), cells.theta1.size
+        law = EdgeModel((0.0, 1.0), (1.0, 1.0), (0.0, 0.0, 0.0), rounding=_ROUNDING)
+        die = CalibratedDie(
+            *(cells.network, cells.ends, self.edges, np.ones(count), law, None, np.zeros((3, count)), NOMINAL),
+            self.kit.operating.nominal_temperature,
+        )
+        version, instants = NGSPICE.version(), subject.tau * scaling.t_unit
+        same = f"{sha256_bytes(dump_network(cells.network))} {self.words(c)} {scaling} {law} {SETTINGS} {POINTS}"
+
+        def task(i: int, x0: Floats) -> Task:
+            def make() -> Result:
+                rng = self.rng(_SPICE, i)
+                written = rng.standard_normal(x0.size)
+                written[0] = 0.0  # ground is held
+                drawn = DrawnNoise(rng.standard_normal((POINTS + 1, count)), self.section.excess, white.mirror)
+                v0 = x0 + sigma * written
+                deck = render_die(die, scaling, SETTINGS, v0, "die", drawn)
+                folder = bench.out / "work" / VARIANT / f"{c:g}_{i}"
+                shutil.rmtree(folder, ignore_errors=True)
+                found = run_die(deck, MODULES, scaling, v0, folder, self.section.timeout_s, instants, bench.cancel)
+                if found.status is Status.PASSED:
+                    shutil.rmtree(folder)
+                return found
+
+            words = f"{same} {sha256_bytes(x0.tobytes())} {i} {tools_of(MODULES, version)}"
+            return Task(words, i, VARIANT, NGSPICE.name, version, make, bench.study.seed)
+
+        return [task(i, x0) for i, x0 in enumerate(subject.x0)]
+
+
+def noise_against_c(
+    bench: LatencyBench, section: Physical, subject: Subject, data: DataSet, kit: Pdk
+) -> tuple[list[Row], Row | None, list[Row]]:
+    """The samples of ``subject`` in ngspice and all ``data`` in the engine at each C, the engine's accuracy without
+    noise, and the runs that failed; nothing where the data have no labels or the network has other than rectifying
+    edges, for which no noise is known."""
+    network = subject.network
+    try:
+        cells = network_cells(network)
+    except InvalidInputError:
+        return [], None, []
+    if data.y is None or not section.capacitances:
+        return [], None, []
+    noisy = _Noisy(bench, section, kit, cells, network.initial_state(data.x), data.y)
     sizes = sorted(section.capacitances, reverse=True)
-    tasks = [task(math.inf, 1), *(task(c, section.noise_draws) for c in sizes)]
-    results = bench.attempt(tasks, "noise against C, engine")
-    found = [None if r.v_end is None else proportion(int(r.v_end[0]), int(r.v_end[1])) for r in results]
-    rows = [
-        {
-            "c": c,
-            "sigma_v": ktc_noise(c, op.nominal_temperature),
-            "accuracy": accuracy,
-            "draws": section.noise_draws,
-            "key": job.key,
-            "level": "engine",
-            "simulator": ENGINE,
-            "simulator_version": VERSION,
-        }
-        for c, accuracy, job in zip(sizes, found[1:], tasks[1:], strict=True)
-    ]
-    free = None if found[0] is None else found[0] | {"key": tasks[0].key}
-    return rows, free, failures(tasks, results)
+    counts = [noisy.in_engine(math.inf, 1), *(noisy.in_engine(c, section.noise_draws) for c in sizes)]
+    circuits = [noisy.in_circuit(subject, c) for c in sizes]
+    runs = [task for tasks in circuits for task in tasks]
+    counted = bench.attempt(counts, f"noise against C, {kit.name}, engine")
+    ran = bench.attempt(runs, f"noise against C, {kit.name}, ngspice", bench.jobs)
+    accuracies = [_share(result) for result in counted]
+    rows = []
+    for i, (c, tasks) in enumerate(zip(sizes, circuits, strict=True)):
+        t_unit, own = kit_scaling(kit, c, None).t_unit, ran[i * len(tasks) : (i + 1) * len(tasks)]
+        where: Row = {"c": c, "t_unit": t_unit, "t_total_s": t_unit * network.duration}
+        where |= {"sigma_v": ktc_noise(c, kit.operating.nominal_temperature), "keys": [task.key for task in tasks]}
+        engine = {"simulator": ENGINE, "simulator_version": VERSION, "draws": section.noise_draws}
+        engine |= {"accuracy": accuracies[1 + i], "key": counts[1 + i].key}
+        rows.append(made_by(NGSPICE.name) | where | subject.judge(own, t_unit) | {"engine": engine})
+    free = None if accuracies[0] is None else accuracies[0] | {"key": counts[0].key}
+    return rows, free, [*failures(counts, counted), *failures(runs, ran)]
+
+
+def accuracy_kept(subject: Subject, row: Row, noise_free: Row) -> bool:
+    """Whether at a C labels in ngspice and accuracy in the engine are as asked."""
+    of_engine = row["engine"]["accuracy"]
+    lost = math.inf if of_engine is None else noise_free["value"] - of_engine["value"]
+    return subject.labels_kept(row) and subject.loss_allowed(lost)
+
+
+def _share(result: Result) -> Row | None:
+    return None if result.v_end is None else proportion(int(result.v_end[0]), int(result.v_end[1]))

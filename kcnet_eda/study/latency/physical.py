@@ -11,26 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from scipy.integrate import trapezoid
 
-from kcnet_eda.dynamics.reference import trajectory
 from kcnet_eda.export.circuit import build_circuit
 from kcnet_eda.export.mos_netlist import MosCircuit
 from kcnet_eda.files import sha256_bytes
 from kcnet_eda.network.data import DataSet, load_data
-from kcnet_eda.network.graph import Network, labels
+from kcnet_eda.network.graph import Network
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.physical.calibration import CellGroup
 from kcnet_eda.physical.pdk import Pdk, load_pdk
 from kcnet_eda.study.accuracy import proportion
 from kcnet_eda.study.latency.bench import Floats, LatencyBench, Row, Task, failures
 from kcnet_eda.study.latency.limits import Limit, crossing, fastest_kept, in_order
-from kcnet_eda.study.latency.noise import noise_against_c
+from kcnet_eda.study.latency.noise import accuracy_kept, noise_against_c
 from kcnet_eda.study.latency.pareto import not_dominated
 from kcnet_eda.study.latency.settings import LatencyStudy, Physical
+from kcnet_eda.study.latency.subject import Subject, subject_of
 from kcnet_eda.study.mos.export import buildable, calibrated, kit_scaling, mos_settings
 from kcnet_eda.study.mos.rig import Bench, Rig
 from kcnet_eda.study.mos.run import mos_deck, run_in_transistors
@@ -41,40 +40,9 @@ from kcnet_eda.tools.pdk import Models, prepare
 from kcnet_eda.tools.simulators import NGSPICE
 
 VARIANT = "physical"
-_GRID = 101  # instants of a run at which waveforms are compared
-_HAIR = 1e-12  # accuracies are counts over counts
 
 #: The limits, as records and pages name them.
-WAVEFORM, LABELS, PINS, NOISE = "waveform", "labels", "pins", "noise"
-
-
-@dataclass(frozen=True, eq=False)
-class _Subject:
-    """What is run in a kit: ``x0`` [n, nodes], the trained waveforms ``ideal`` [n, instants, nodes] at ``tau``, the
-    software's labels and the right ones."""
-
-    section: Physical
-    network: Network
-    x0: Floats
-    tau: Floats
-    ideal: Floats
-    software: Any
-    y: Any
-
-    @property
-    def least_accuracy(self) -> float:
-        """What a limit asks for."""
-        return float((self.software == self.y).mean()) - self.section.accuracy_loss - _HAIR
-
-    def labels_kept(self, point: Row) -> bool:
-        """Whether labels agree with software, and accuracy is, as asked."""
-        agree, right = point["agreement"]["value"], point["accuracy"]["value"]
-        return bool(agree >= self.section.agreement and right >= self.least_accuracy)
-
-    def waveform_kept(self, point: Row) -> bool:
-        """Whether nodes are as near to the trained waveforms as asked; a point with failed runs is not."""
-        error = point["error_median"]
-        return bool(error is not None and point["passed"] == point["n"] and error <= self.section.node_error)
+WAVEFORM, LABELS, PINS, NOISY_WAVEFORM, NOISE = "waveform", "labels", "pins", "noisy_waveform", "noise"
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,18 +100,14 @@ def run_physical(bench: LatencyBench, sections: Sequence[Physical]) -> Row:
 
 def _run_kit(bench: LatencyBench, block: Block) -> Row:
     section, kit, models, network, data = block.section, block.kit, block.models, block.network, block.data
-    some = data.head(min(section.samples, len(data)))
-    x0 = network.initial_state(some.x)
-    tau = np.linspace(0, network.duration, _GRID)
-    ideal = np.stack([trajectory(network, x, tau) for x in x0])
-    software = labels(network, ideal[:, -1])
-    y = software if some.y is None else some.y
-    subject = _Subject(section, network, x0, tau, ideal, software, y)
+    subject = subject_of(section, network, data, section.samples)
+    with_noise = subject_of(section, network, data, section.noise_samples)
+    n = len(subject.y)
     points: list[Row] = []
     limits: list[Row] = []
     supply: list[Row] = []
     failed: list[Row] = []
-    noise, noise_free, noise_failed = noise_against_c(bench, section, network, data, kit)
+    noise, noise_free, noise_failed = noise_against_c(bench, section, with_noise, data, kit)
     for factor in section.currents:
         rig = size_cells(Bench(_at_current(kit, factor), models))
         groups = calibrated(rig, buildable(network, rig.pdk), bench.progress)
@@ -155,7 +119,8 @@ def _run_kit(bench: LatencyBench, block: Block) -> Row:
         points += own
         # Noise is a current's and a voltage's: at another unit current the same C is another speed.
         speed = network.duration * rig.pdk.operating.v0 / rig.pdk.operating.i0
-        limits += _limits(subject, own, [row | {"t_total_s": row["c"] * speed} for row in noise], noise_free)
+        found = [*_limits(subject, own), *_noise_limits(with_noise, noise, noise_free, speed)]
+        limits += [{"current_factor": factor} | row for row in _ordered(found)]
         if factor == section.currents[0]:
             supply, missed = _supply(bench, subject, rig, groups, own[0])
             failed += missed
@@ -167,8 +132,8 @@ def _run_kit(bench: LatencyBench, block: Block) -> Row:
         "pdk": kit.name,
         "network": network.name,
         "edges": network.n_edges,
-        "n": len(x0),
-        "software_accuracy": proportion(int((software == y).sum()), len(x0)),
+        "n": n,
+        "software_accuracy": proportion(subject.software_right, n),
         "asked": {
             "agreement": section.agreement,
             "accuracy_loss": section.accuracy_loss,
@@ -193,7 +158,7 @@ def _at_current(kit: Pdk, factor: float) -> Pdk:
 
 def _point(
     bench: LatencyBench,
-    subject: _Subject,
+    subject: Subject,
     rig: Rig,
     groups: tuple[CellGroup, ...],
     factor: float,
@@ -207,7 +172,7 @@ def _point(
     op, pins = mos.pdk.operating, mos.parasitics[1:]
     tasks = _tasks(bench, subject, rig, mos, supply_ohms)
     behind = f", supply behind {supply_ohms:.3g} Ω" if supply_ohms else ""
-    results = bench.attempt(tasks, f"{rig.pdk.name}, {1e9 * t_unit:g} ns a unit of time{behind}")
+    results = bench.attempt(tasks, f"{rig.pdk.name}, {1e9 * t_unit:g} ns a unit of time{behind}", bench.jobs)
     where = {
         "current_factor": factor,
         "i_unit": op.i0,
@@ -221,17 +186,18 @@ def _point(
         "nodes": int(pins.size),
         "nodes_pinned": len(mos.capacitance_problems()),
     }
-    return where | {"keys": [t.key for t in tasks]} | _judge(subject, mos, results), failures(tasks, results)
+    found = subject.judge(results, t_unit) | _drawn_from_supply(results, op.supply)
+    return where | {"keys": [t.key for t in tasks]} | found, failures(tasks, results)
 
 
-def _tasks(bench: LatencyBench, subject: _Subject, rig: Rig, mos: MosCircuit, supply_ohms: float) -> list[Task]:
+def _tasks(bench: LatencyBench, subject: Subject, rig: Rig, mos: MosCircuit, supply_ohms: float) -> list[Task]:
     settings = mos_settings(subject.network, bench.study.error)
     same = sha256_bytes(mos.netlist(supply_ohms=supply_ohms).encode())
 
     def task(i: int, x0: Floats) -> Task:
         def make() -> Result:
             deck = mos_deck(rig, mos, settings, x0, supply_ohms)
-            run = run_in_transistors(rig, deck, subject.section.timeout_s)
+            run = run_in_transistors(rig, deck, subject.section.timeout_s, cancel=bench.cancel)
             seconds = run.tau * mos.circuit.scaling.t_unit
             kept = np.concatenate([run.v, run.supply[:, None]], axis=1)
             end = np.append(0.0, run.v[-1])
@@ -243,65 +209,56 @@ def _tasks(bench: LatencyBench, subject: _Subject, rig: Rig, mos: MosCircuit, su
     return [task(i, x0) for i, x0 in enumerate(subject.x0)]
 
 
-def _judge(subject: _Subject, mos: MosCircuit, results: Sequence[Result]) -> Row:
-    """A speed's numbers over its samples; a run that failed is neither right nor in agreement."""
-    n, supply, t_unit = len(results), mos.pdk.operating.supply, mos.circuit.scaling.t_unit
-    worst, rms, current, peak, energy = [], [], [], [], []
-    label = np.full(n, -1)
-    for i, result in enumerate(results):
-        if result.waveform is None or result.v_end is None:
+def _drawn_from_supply(results: Sequence[Result], supply_v: float) -> Row:
+    """Current and energy of the supply's source over the runs that passed."""
+    current, peak, energy = [], [], []
+    for result in results:
+        if result.waveform is None:
             continue
-        label[i] = labels(subject.network, result.v_end[None])[0]
         seconds, kept = result.waveform
-        at = np.stack([np.interp(subject.tau * t_unit, seconds, column) for column in kept[:, :-1].T], axis=1)
-        off, own = at - subject.ideal[i][:, 1:], kept[:, -1]
-        worst.append(float(np.abs(off).max()))
-        rms.append(float(np.sqrt(np.mean(off**2))))
+        own = kept[:, -1]
         charge = float(trapezoid(own, seconds))
         current.append(charge / (seconds[-1] - seconds[0]))
         peak.append(float(own.max()))
-        energy.append(supply * charge)
+        energy.append(supply_v * charge)
     return {
-        "n": n,
-        "passed": len(worst),
-        "labels": label.tolist(),
-        "accuracy": proportion(int((label == subject.y).sum()), n),
-        "agreement": proportion(int((label == subject.software).sum()), n),
-        "error_max": max(worst, default=None),
-        "error_median": float(np.median(worst)) if worst else None,
-        "error_rms": float(np.mean(rms)) if rms else None,
         "current_mean_a": float(np.mean(current)) if current else None,
         "current_peak_a": max(peak, default=None),
         "energy_j": float(np.mean(energy)) if energy else None,
-        "wall_s": float(np.mean([r.wall_s for r in results])),
         "on_front": False,
     }
 
 
-def _limits(subject: _Subject, points: Sequence[Row], noise: Sequence[Row], noise_free: Row | None) -> list[Row]:
-    """What bounds T at one unit current, the one that binds first in front."""
+def _limits(subject: Subject, points: Sequence[Row]) -> list[Limit]:
+    """What bounds T at one unit current, but for noise."""
     first = points[0]
     t = [p["t_total_s"] for p in points]
-    errors = [p["error_median"] if p["passed"] == p["n"] else np.inf for p in points]
     # Where a node's own pins are all of C; what is faster is not the trained network.
     pins = first["pins_largest_f"] * first["v_unit"] / first["i_unit"] * subject.network.duration
-    found = [
-        crossing(WAVEFORM, list(zip(t, errors, strict=True)), subject.section.node_error),
+    return [
+        crossing(WAVEFORM, list(zip(t, map(subject.error, points), strict=True)), subject.section.node_error),
         fastest_kept(LABELS, [(p["t_total_s"], subject.labels_kept(p)) for p in points]),
         Limit(PINS, pins, pins),
     ]
-    judged = [row for row in noise if row["accuracy"] is not None]
-    if judged and noise_free is not None:
-        least = noise_free["value"] - subject.section.accuracy_loss - _HAIR
-        found.append(fastest_kept(NOISE, [(r["t_total_s"], r["accuracy"]["value"] >= least) for r in judged]))
+
+
+def _noise_limits(subject: Subject, rows: Sequence[Row], noise_free: Row | None, speed: float) -> list[Limit]:
+    """What noise bounds where a farad is ``speed`` seconds of T; nothing where it was not tried."""
+    if not rows or noise_free is None:
+        return []
+    errors = [(row["c"] * speed, subject.error(row)) for row in rows]
+    kept = [(row["c"] * speed, accuracy_kept(subject, row, noise_free)) for row in rows]
+    return [crossing(NOISY_WAVEFORM, errors, subject.section.node_error), fastest_kept(NOISE, kept)]
+
+
+def _ordered(found: Sequence[Limit]) -> list[Row]:
+    """Limits as rows, the one that binds first in front."""
     ordered = in_order(found)
     rows = []
     for place, limit in enumerate(ordered):
         after = ordered[place + 1].t_s if place + 1 < len(ordered) else None
         over = limit.t_s / after if limit.t_s is not None and after is not None else None
-        rows.append(
-            {"current_factor": first["current_factor"], "binds": place == 0} | asdict(limit) | {"over_next": over}
-        )
+        rows.append({"binds": place == 0} | asdict(limit) | {"over_next": over})
     return rows
 
 
@@ -332,7 +289,7 @@ def _knee(points: Sequence[Row], limits: Sequence[Row]) -> Row | None:
 
 
 def _supply(
-    bench: LatencyBench, subject: _Subject, rig: Rig, groups: tuple[CellGroup, ...], at: Row
+    bench: LatencyBench, subject: Subject, rig: Rig, groups: tuple[CellGroup, ...], at: Row
 ) -> tuple[list[Row], list[Row]]:
     """The same at the slowest T behind a resistance of the supply's wiring, chosen by the current measured there."""
     rows: list[Row] = []

@@ -21,6 +21,7 @@ BOUND_BY = {
     "waveform": "node errors pass what was asked",
     "labels": "labels begin to change",
     "pins": "pins have all of C",
+    "noisy_waveform": "noise takes nodes past what was asked",
     "noise": "noise costs accuracy",
 }
 SECTIONS = ("scaling", "size", "decision", "inference", "physical")

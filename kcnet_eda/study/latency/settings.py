@@ -89,8 +89,8 @@ class Inference(Settings):
 
 
 class Physical(Settings):
-    """The network in transistors of a process, from slow to fast; noise against C in the engine, and what a resistance
-    of the supply's wiring costs at the slowest T."""
+    """The network in transistors of a process, from slow to fast; noise against C on the trained laws; and what a
+    resistance of the supply's wiring costs at the slowest T."""
 
     network: Annotated[str, Field(description="network for MOS cells")] = "digits_mos"
     pdk: Annotated[str, Field(description="a shipped process kit or a YAML file")] = "generic180"
@@ -124,7 +124,8 @@ class Physical(Settings):
     )
     excess: Annotated[float, Field(ge=0, description="γ of the edges' white noise; 0: kT/C alone")] = 2.0
     mirrors: Annotated[float, Field(ge=0, description="mirror transistors that an edge's current passes")] = 4.0
-    noise_draws: Annotated[_Count, Field(description="draws of the noise, each of all samples of the engine")] = 10
+    noise_samples: Annotated[_Count, Field(description="samples run in ngspice with noise, at each C")] = 10
+    noise_draws: Annotated[_Count, Field(description="draws of the noise in the engine, each of all samples")] = 10
     noise_steps: Annotated[int, Field(ge=5, le=10_000, description="steps of the engine with noise")] = 60
     timeout_s: Annotated[Positive, Field(description="seconds that one run of a sample may take")] = 600.0
 

@@ -34,9 +34,11 @@ from kcnet_eda.tools.simulators import NGSPICE
 
 Floats = NDArray[np.float64]
 
-_MODULES = (MODULE, NOISE)
-_SETTINGS = SolverSettings(1e-3, 200, ORDERS[NGSPICE.name])
-_POINTS = 400  # of a noise source over T: lines between them take a share of 0.5/_POINTS times T over a node's own time
+#: What a deck with transient noise is compiled from, and how it is solved.
+MODULES = (MODULE, NOISE)
+SETTINGS = SolverSettings(1e-3, 200, ORDERS[NGSPICE.name])
+#: Of a noise source over T: lines between them take a share of 0.5/POINTS times T over a node's own time.
+POINTS = 400
 _DRAWS = 200  # of the engine for each sample
 _WITHIN = 0.1  # of the engine's σ
 _LEVEL = 0.95
@@ -82,7 +84,7 @@ class SpotChecks:
     @property
     def settings(self) -> SolverSettings:
         """Solver settings as planned."""
-        return _SETTINGS
+        return SETTINGS
 
     @property
     def _drawn(self) -> tuple[float, WhiteNoise]:
@@ -99,7 +101,7 @@ class SpotChecks:
 
     @cached_property
     def _tools(self) -> str:
-        return tools_of(_MODULES, self.simulator_version)
+        return tools_of(MODULES, self.simulator_version)
 
     def deck(self, run: SpotRun, settings: SolverSettings) -> tuple[str, Window, Floats]:
         """The deck of a run, what it covers, and its initial state [nodes] in model units."""
@@ -109,9 +111,7 @@ class SpotChecks:
         x0 = self.noise.shared.x0[run.sample]
         written = rng.standard_normal(x0.size)
         written[0] = 0.0  # ground is held
-        drawn = DrawnNoise(
-            rng.standard_normal((_POINTS + 1, dies.units.size)), self.noise.settings.excess, white.mirror
-        )
+        drawn = DrawnNoise(rng.standard_normal((POINTS + 1, dies.units.size)), self.noise.settings.excess, white.mirror)
         model = replace(self.noise.model, lag=self.noise.model.lag / dies.t_unit * scaling.t_unit)
         normals = np.zeros((3, dies.units.size))
         die = CalibratedDie(
@@ -130,7 +130,7 @@ class SpotChecks:
     def attempt(self, run: SpotRun, settings: SolverSettings, folder: Path) -> Result:
         """A run in ngspice: its final state in model units. Deck and log stay in the new ``folder``."""
         text, window, v0 = self.deck(run, settings)
-        return run_die((text, window), _MODULES, self.scaling, v0, folder, self.noise.shared.study.timeout_s)
+        return run_die((text, window), MODULES, self.scaling, v0, folder, self.noise.shared.study.timeout_s)
 
     def engine_variance(self, sample: int) -> Floats:
         """Variance [outputs] of the final outputs of a sample by the fast engine, V_u²."""

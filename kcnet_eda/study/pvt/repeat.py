@@ -4,6 +4,7 @@ transistors (:mod:`kcnet_eda.study.pvt.mos`): what the engine is worth."""
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -153,10 +154,18 @@ def tools_of(modules: Sequence[str], simulator_version: str) -> str:
 
 
 def run_die(
-    deck: tuple[str, Window], modules: Sequence[str], scaling: Scaling, v0: Floats, folder: Path, timeout_s: float
+    deck: tuple[str, Window],
+    modules: Sequence[str],
+    scaling: Scaling,
+    v0: Floats,
+    folder: Path,
+    timeout_s: float,
+    instants: Floats | None = None,
+    cancel: threading.Event | None = None,
 ) -> Result:
     """A ``deck`` of :func:`kcnet_eda.export.calibrated.render_die`, whose output is ``die``, in ngspice from ``v0``
-    [nodes]: its final state in model units. Deck and log stay in the new ``folder``."""
+    [nodes]: its final state in model units, and where ``instants`` [s] are given the waveform there, [instants, nodes
+    without ground]. Deck and log stay in the new ``folder``. Setting ``cancel`` ends it early."""
     started = time.monotonic()
     folder.mkdir(parents=True)
     text, window = deck
@@ -165,13 +174,15 @@ def run_die(
             shutil.copyfile(compile_file(_source(module)), folder / f"{module}.osdi")
         file, raw = folder / f"die{NGSPICE.suffix}", folder / "die.raw"
         file.write_text(text)
-        done = NGSPICE.run_to(raw, file, folder / "die.log", timeout_s)
+        done = NGSPICE.run_to(raw, file, folder / "die.log", timeout_s, cancel)
         waves = read_transient(raw, window.nets, window.t_end)
         _require_planned(waves, window, scaling.v_cm + scaling.v_unit * v0[1:], raw)
     except KcnetError as error:
         return Result(status_of(error), str(error), time.monotonic() - started)
-    v_end = np.append(0.0, (waves.values[-1] - scaling.v_cm) / scaling.v_unit)
-    return Result(Status.PASSED, "", time.monotonic() - started, done.peak_kib, v_end)
+    v, kept = (waves.values - scaling.v_cm) / scaling.v_unit, None
+    if instants is not None:
+        kept = instants, np.stack([np.interp(instants, waves.time, wave) for wave in v.T], axis=1)
+    return Result(Status.PASSED, "", time.monotonic() - started, done.peak_kib, np.append(0.0, v[-1]), waveform=kept)
 
 
 def _source(module: str) -> Path:
