@@ -1,0 +1,189 @@
+"""The physical section of a latency study: what transistors of a process, and noise, make of its time."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import make_network
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kcnet_eda import api
+from kcnet_eda.errors import InvalidInputError
+from kcnet_eda.network.laws import RELU
+from kcnet_eda.network.store import save_network
+from kcnet_eda.study.latency import noise
+from kcnet_eda.study.latency.limits import Limit, fastest_kept, in_order
+from kcnet_eda.study.latency.limits import crossing as where_crossed
+from kcnet_eda.study.store import Result, Status, open_store
+
+# The limits
+
+
+def test_what_is_faster_than_a_miss_is_luck() -> None:
+    assert fastest_kept("labels", [(1.0, True), (4.0, True), (2.0, False), (3.0, True)]) == Limit("labels", 3.0, 2.0)
+    assert fastest_kept("labels", [(4.0, False), (3.0, True)]) == Limit("labels", None, 4.0)
+    assert fastest_kept("labels", [(4.0, True), (3.0, True)]) == Limit("labels", 3.0, None)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(1e-3, 1.0), st.floats(0.3, 3.0), st.floats(0.02, 0.9))
+def test_a_cell_of_twice_the_lag_crosses_at_twice_the_time(lag: float, power: float, most: float) -> None:
+    times = [2.0**-k for k in range(-20, 21)]
+
+    def knee(tau: float) -> float:
+        found = where_crossed("waveform", [(t, (tau / t) ** power) for t in times], most).t_s
+        assert found is not None
+        return found
+
+    # An error of (lag/t)^power is a line in logarithms, so between its points too the crossing is exact.
+    assert knee(lag) == pytest.approx(lag / most ** (1 / power))
+    assert knee(2 * lag) == pytest.approx(2 * knee(lag))
+
+
+def test_the_slowest_limit_binds_and_one_that_is_always_missed_before_all() -> None:
+    pins, labels = Limit("pins", 2.0, 2.0), Limit("labels", 0.5, 0.3)
+    assert where_crossed("waveform", [(3.0, 0.5)], 0.1) == Limit("waveform", None, 3.0)
+    assert where_crossed("waveform", [(3.0, 0.05), (1.0, 0.08)], 0.1) == Limit("waveform", 1.0, None)
+    # A run that failed has no error, which is over any limit: the speed before it is the last known good one.
+    assert where_crossed("waveform", [(3.0, 0.05), (1.0, math.inf)], 0.1) == Limit("waveform", 3.0, 1.0)
+    assert [limit.of for limit in in_order([labels, pins])] == ["pins", "labels"]
+    assert in_order([labels, pins, Limit("waveform", None, 3.0)])[0].of == "waveform"
+
+
+# The circuits
+
+
+@pytest.fixture
+def ring(tmp_path: Path) -> str:
+    """The head of a study file, and of its physical section: a ring of three cells, six samples."""
+    rows = [(1, 2, 1.0, -1.0, 0.0, 1.0, RELU), (2, 3, 0.8, -0.8, 0.5, 1.0, RELU), (3, 1, 1.2, -1.2, 0.2, 1.0, RELU)]
+    save_network(make_network(rows, 4, examples=[[1.0, 0.2, -0.5]]), tmp_path / "ring.kcnet")
+    x = np.array([[1.0, 0.0, 0.2], [0.1, 0.9, 0.3], [0.2, 0.1, 1.0], [0.9, 0.3, 0.5], [0.0, 0.2, 0.9], [0.3, 0.8, 0.1]])
+    np.savez(tmp_path / "data.npz", x=x, y=x.argmax(axis=1))
+    return f"network: {tmp_path / 'ring.kcnet'}, data: {tmp_path / 'data.npz'}"
+
+
+def study(ring: str, tmp_path: Path, *blocks: str) -> Path:
+    """A study file with a block of a kit each, of which ``blocks`` is what comes after network and data."""
+    text = "".join(f"- {{{ring}, {block}}}\n" for block in blocks)
+    file = tmp_path / "study.yaml"
+    file.write_text(ring.replace(", ", "\n") + f"\nphysical:\n{text}")
+    return file
+
+
+def test_transistors_are_off_by_more_when_they_have_to_be_faster(ring: str, tmp_path: Path) -> None:
+    more = "samples: 1, t_units: [300n, 20n, 0.1n], drops: [0.02, 0.2], noise_draws: 2, noise_samples: 1"
+    record = api.study_latency(study(ring, tmp_path, more), tmp_path / "run", jobs=1)
+    x = record["sections"]["physical"]
+    slow, fast, pinned = x["points"]
+    assert not record["failed"] and (slow["nodes_pinned"], fast["nodes_pinned"], pinned["nodes_pinned"]) == (0, 0, 3)
+    assert pinned["error_rms"] > fast["error_rms"] > 2 * slow["error_rms"]
+    assert pinned["error_median"] > fast["error_median"] > slow["error_median"]
+    # A 15th of the time at the same bias: so is the energy, within what the edges' own currents change.
+    assert slow["energy_j"] / fast["energy_j"] == pytest.approx(15, rel=0.05)
+    assert slow["energy_j"] == pytest.approx(slow["supply_v"] * slow["current_mean_a"] * slow["t_total_s"])
+    with open_store(tmp_path / "run/study.sqlite") as store:
+        waveform = store.result(slow["keys"][0]).waveform
+    assert waveform is not None and slow["current_peak_a"] == waveform[1][:, -1].max()
+    # The limits: pins have all of C at their own C·V_u/I_u, wherever the errors and labels stand.
+    limits = {limit["of"]: limit for limit in x["limits"]}
+    speed = slow["v_unit"] / slow["i_unit"]
+    assert limits["pins"]["t_s"] == pytest.approx(slow["pins_largest_f"] * speed)
+    assert fast["t_total_s"] > limits["pins"]["t_s"] > pinned["t_total_s"]
+    assert [limit["t_s"] for limit in x["limits"]] == sorted((v["t_s"] for v in limits.values()), reverse=True)
+    assert x["knee"]["t_total_s"] == max(v["t_s"] for v in limits.values()) and x["knee"]["pdk"] == "generic180"
+    # The supply's wiring: Ohm's law of its measured current, and more of it is further off.
+    little, much = x["supply"]
+    for row, share in ((little, 0.02), (much, 0.2)):
+        assert row["ohms"] == pytest.approx(share * slow["supply_v"] / slow["current_mean_a"])
+        assert row["drop_v"] == pytest.approx(row["ohms"] * row["current_mean_a"])
+        assert row["current_mean_a"] < slow["current_mean_a"]
+    assert much["error_median"] > little["error_median"]
+    # σ of noise goes with 1/√C. So do the nodes' errors in ngspice, whose numbers drawn are the same at every C, as
+    # long as the law is straight over them: no more than 0.025 V_u here. What is not noise, the rounding of a corner
+    # over 1e-3 V_u and the simulator's own error, is less than 5 % of the smallest.
+    first, *_, last = x["noise"]
+    assert [row["passed"] for row in x["noise"]] == [1] * len(x["noise"])
+    for one, next_ in pairwise(x["noise"][:4]):
+        assert next_["error_rms"] / one["error_rms"] == pytest.approx(math.sqrt(10), rel=0.05)
+    assert last["sigma_v"] / first["sigma_v"] == pytest.approx(math.sqrt(first["c"] / last["c"]))
+    of_engine = [row["engine"]["accuracy"]["value"] for row in (first, last)]
+    assert x["kits"][0]["noise_free"]["value"] >= of_engine[0] > of_engine[1]
+
+
+def test_cells_of_twice_the_capacitance_are_further_off_and_their_knee_is_slower(ring: str, tmp_path: Path) -> None:
+    # At level 1 with kp and gamma given no current depends on the oxide, so that all capacitances of the transistors
+    # can be doubled and nothing else.
+    kits = {1: "generic180"}
+    shipped = Path(__file__).parents[1] / "pdk_examples"
+    shutil.copytree(shipped / "generic180", tmp_path / "generic180")
+    library = tmp_path / "generic180/generic180.lib"
+    text = library.read_text()
+    once = {"tox=7n": "tox=3.5n", "cgso=0.3n": "cgso=0.6n", "cgdo=0.3n": "cgdo=0.6n", "cgbo=0.1n": "cgbo=0.2n"}
+    for old, new in (once | {"cj=0.9m": "cj=1.8m", "cj=1m": "cj=2m", "cjsw=0.2n": "cjsw=0.4n"}).items():
+        assert old in text
+        text = text.replace(old, new)
+    library.write_text(text)
+    kits[2] = str(shutil.copyfile(shipped / "generic180.yaml", tmp_path / "thin.yaml"))
+    points, knees = {}, {}
+    for poles, kit in kits.items():
+        more = f"pdk: {kit}, samples: 1, t_units: [1u, 100n, 30n], drops: [], capacitances: [], node_error: 0.025"
+        x = api.study_latency(study(ring, tmp_path, more), tmp_path / f"run{poles}", jobs=1)["sections"]["physical"]
+        points[poles] = x["points"]
+        knees[poles] = {limit["of"]: limit["t_s"] for limit in x["limits"]}
+    # Pins are transistors' alone. The cells' lead and their wells are not, so that the lag is not quite twice.
+    assert points[2][0]["pins_largest_f"] == pytest.approx(2 * points[1][0]["pins_largest_f"], rel=0.01)
+    assert knees[2]["pins"] == pytest.approx(2 * knees[1]["pins"], rel=0.01)
+    assert points[2][0]["error_median"] == pytest.approx(points[1][0]["error_median"], rel=0.05)  # where none lags
+    for fast in (1, 2):
+        assert points[2][fast]["error_median"] > 1.5 * points[1][fast]["error_median"]
+    assert knees[2]["waveform"] > 1.5 * knees[1]["waveform"]
+    assert points[2][0]["current_mean_a"] == pytest.approx(points[1][0]["current_mean_a"], rel=0.02)
+
+
+def test_a_noisy_run_that_fails_ends_the_limits_and_is_tried_again(
+    ring: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = noise.run_die
+
+    def fails_once(deck: Any, modules: Any, scaling: Any, *rest: Any) -> Result:
+        if scaling.c > 1e-13 or fails:
+            return real(deck, modules, scaling, *rest)
+        fails.append(True)
+        return Result(Status.TIMED_OUT, "killed")
+
+    fails: list[bool] = []
+    monkeypatch.setattr(noise, "run_die", fails_once)
+    more = "samples: 1, t_units: [300n], drops: [], noise_draws: 1, noise_samples: 2, capacitances: [1p, 10f]"
+    file = study(ring, tmp_path, more)
+    record = api.study_latency(file, tmp_path / "run", jobs=2)
+    x = record["sections"]["physical"]
+    large, little = x["noise"]
+    assert [(row["passed"], row["n"]) for row in x["noise"]] == [(2, 2), (1, 2)] and -1 in little["labels"]
+    limits = {limit["of"]: limit for limit in x["limits"]}
+    for name in ("noisy_waveform", "noise"):
+        at = [limits[name]["t_s"], limits[name]["missed_s"]]
+        assert at == pytest.approx([large["t_total_s"], little["t_total_s"]])
+    assert record["summary"]["failed_runs"] == 1 and record["failed"][0]["message"] == "killed"
+    assert "1 runs failed" in (tmp_path / "run/report.html").read_text()
+    record = api.study_latency(file, tmp_path / "run", jobs=2)
+    x = record["sections"]["physical"]
+    assert not record["failed"] and x["noise"][0] == large and x["noise"][1]["passed"] == 2
+    assert all(limit["missed_s"] is None for limit in x["limits"] if "nois" in limit["of"])
+
+
+def test_a_list_of_blocks_is_a_kit_each_and_a_bad_one_is_named(ring: str, tmp_path: Path) -> None:
+    slow = "samples: 1, t_units: [300n], drops: [], capacitances: []"
+    x = api.study_latency(study(ring, tmp_path, slow, slow), tmp_path / "run", jobs=1)["sections"]["physical"]
+    assert [k["pdk"] for k in x["kits"]] == ["generic180"] * 2 and [p["kit"] for p in x["points"]] == [0, 1]
+    assert x["points"][0]["keys"] == x["points"][1]["keys"]
+    assert not x["knee"]["bracketed"]  # nothing missed down to the one T tried
+    with pytest.raises(InvalidInputError, match=r"physical\.1\.t_units"):
+        api.study_latency(study(ring, tmp_path, slow, "t_units: []"), tmp_path / "bad")
