@@ -172,7 +172,7 @@ def test_a_noisy_run_that_fails_ends_the_limits_and_is_tried_again(
         at = [limits[name]["t_s"], limits[name]["missed_s"]]
         assert at == pytest.approx([large["t_total_s"], little["t_total_s"]])
     assert record["summary"]["failed_runs"] == 1 and record["failed"][0]["message"] == "killed"
-    assert "1 runs failed" in (tmp_path / "run/report.html").read_text()
+    assert "1 of 2 runs failed" in (tmp_path / "run/report.html").read_text()
     record = api.study_latency(file, tmp_path / "run", jobs=2)
     x = record["sections"]["physical"]
     assert not record["failed"] and x["noise"][0] == large and x["noise"][1]["passed"] == 2

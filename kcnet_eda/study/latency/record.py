@@ -139,5 +139,6 @@ def _binding(kit: Row) -> str:
         return f"in {kit['pdk']} the slowest T tried misses"
     by = BOUND_BY[knee["by"]]
     over = f", {knee['over_next']:.3g} times the next limit" if knee["over_next"] is not None else ""
-    found = f"in {kit['pdk']} down to T = {format_si(knee['t_total_s'], 's', 3)}"
+    at = f" at {knee['current_factor']:g} I_u" if knee["current_factor"] != 1 else ""
+    found = f"in {kit['pdk']}{at} down to T = {format_si(knee['t_total_s'], 's', 3)}"
     return f"{found}, where {by}{over}" if knee["bracketed"] else f"{found}; nothing faster was tried"
