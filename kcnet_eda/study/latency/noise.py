@@ -26,6 +26,7 @@ from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.pdk import Pdk
 from kcnet_eda.physical.thermal import kit_noise, ktc_noise
 from kcnet_eda.study.accuracy import proportion
+from kcnet_eda.study.campaign.failures import DIGITS
 from kcnet_eda.study.engine_run import ENGINE, VERSION
 from kcnet_eda.study.latency.bench import Floats, LatencyBench, Row, Task, failures, made_by
 from kcnet_eda.study.latency.settings import Physical
@@ -101,6 +102,8 @@ class _Noisy:
         same = f"{sha256_bytes(dump_network(cells.network))} {self.words(c)} {scaling} {law} {SETTINGS} {POINTS}"
 
         def task(i: int, x0: Floats) -> Task:
+            words = f"{same} {sha256_bytes(x0.tobytes())} {i} {tools_of(MODULES, version)}"
+
             def make() -> Result:
                 rng = self.rng(_SPICE, i)
                 written = rng.standard_normal(x0.size)
@@ -108,14 +111,13 @@ class _Noisy:
                 drawn = DrawnNoise(rng.standard_normal((POINTS + 1, count)), self.section.excess, white.mirror)
                 v0 = x0 + sigma * written
                 deck = render_die(die, scaling, SETTINGS, v0, "die", drawn)
-                folder = bench.out / "work" / VARIANT / f"{c:g}_{i}"
+                folder = bench.out / "work" / VARIANT / sha256_bytes(words.encode())[:DIGITS]
                 shutil.rmtree(folder, ignore_errors=True)
                 found = run_die(deck, MODULES, scaling, v0, folder, self.section.timeout_s, instants, bench.cancel)
                 if found.status is Status.PASSED:
                     shutil.rmtree(folder)
                 return found
 
-            words = f"{same} {sha256_bytes(x0.tobytes())} {i} {tools_of(MODULES, version)}"
             return Task(words, i, VARIANT, NGSPICE.name, version, make, bench.study.seed)
 
         return [task(i, x0) for i, x0 in enumerate(subject.x0)]
@@ -135,7 +137,7 @@ def noise_against_c(
     if data.y is None or not section.capacitances:
         return [], None, []
     noisy = _Noisy(bench, section, kit, cells, network.initial_state(data.x), data.y)
-    sizes = sorted(section.capacitances, reverse=True)
+    sizes = sorted(set(section.capacitances), reverse=True)
     counts = [noisy.in_engine(math.inf, 1), *(noisy.in_engine(c, section.noise_draws) for c in sizes)]
     circuits = [noisy.in_circuit(subject, c) for c in sizes]
     runs = [task for tasks in circuits for task in tasks]
