@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kcnet_eda import api
-from kcnet_eda.errors import InvalidInputError
+from kcnet_eda.errors import InvalidInputError, RunTimeoutError
 from kcnet_eda.network.laws import RELU
 from kcnet_eda.network.store import save_network
 from kcnet_eda.study.latency import noise
-from kcnet_eda.study.latency.limits import Limit, fastest_kept, in_order
+from kcnet_eda.study.latency import physical as latency_physical
+from kcnet_eda.study.latency.limits import Limit, fastest_kept, in_order, over_next
 from kcnet_eda.study.latency.limits import crossing as where_crossed
 from kcnet_eda.study.store import Result, Status, open_store
 
@@ -55,6 +56,15 @@ def test_the_slowest_limit_binds_and_one_that_is_always_missed_before_all() -> N
     assert where_crossed("waveform", [(3.0, 0.05), (1.0, math.inf)], 0.1) == Limit("waveform", 3.0, 1.0)
     assert [limit.of for limit in in_order([labels, pins])] == ["pins", "labels"]
     assert in_order([labels, pins, Limit("waveform", None, 3.0)])[0].of == "waveform"
+
+
+def test_how_far_the_next_limit_is_is_told_only_where_it_is_known() -> None:
+    crossed, tried = Limit("waveform", 8.0, 3.0, exact=True), Limit("labels", 2.0, 1.0)
+    pins = Limit("pins", 4.0, 4.0, exact=True)
+    assert over_next(crossed, pins) == (2.0, False)
+    assert over_next(crossed, tried) == (4.0, True)  # labels may hold down to just above 1.0
+    assert over_next(tried, pins) == (None, False)
+    assert over_next(Limit("waveform", None, 8.0), pins) == over_next(pins, Limit("noise", None, 8.0)) == (None, False)
 
 
 # The circuits
@@ -111,7 +121,7 @@ def test_transistors_are_off_by_more_when_they_have_to_be_faster(ring: str, tmp_
     # over 1e-3 V_u and the simulator's own error, is less than 5 % of the smallest.
     first, *_, last = x["noise"]
     assert [row["passed"] for row in x["noise"]] == [1] * len(x["noise"])
-    for one, next_ in pairwise(x["noise"][:4]):
+    for one, next_ in pairwise(x["noise"][1:5]):
         assert next_["error_rms"] / one["error_rms"] == pytest.approx(math.sqrt(10), rel=0.05)
     assert last["sigma_v"] / first["sigma_v"] == pytest.approx(math.sqrt(first["c"] / last["c"]))
     of_engine = [row["engine"]["accuracy"]["value"] for row in (first, last)]
@@ -161,7 +171,7 @@ def test_a_noisy_run_that_fails_ends_the_limits_and_is_tried_again(
 
     fails: list[bool] = []
     monkeypatch.setattr(noise, "run_die", fails_once)
-    more = "samples: 1, t_units: [300n], drops: [], noise_draws: 1, noise_samples: 2, capacitances: [1p, 10f]"
+    more = "samples: 1, t_units: [300n], drops: [], noise_draws: 1, noise_samples: 2, capacitances: [3p, 10f]"
     file = study(ring, tmp_path, more)
     record = api.study_latency(file, tmp_path / "run", jobs=2)
     x = record["sections"]["physical"]
@@ -177,6 +187,35 @@ def test_a_noisy_run_that_fails_ends_the_limits_and_is_tried_again(
     x = record["sections"]["physical"]
     assert not record["failed"] and x["noise"][0] == large and x["noise"][1]["passed"] == 2
     assert all(limit["missed_s"] is None for limit in x["limits"] if "nois" in limit["of"])
+
+
+def test_noise_is_tried_at_the_slowest_t_too_and_without_that_of_the_edges(ring: str, tmp_path: Path) -> None:
+    more = "samples: 1, t_units: [300n], drops: [], noise_draws: 1, noise_samples: 2, excess: 0, capacitances: [10a]"
+    record = api.study_latency(study(ring, tmp_path, more), tmp_path / "run", jobs=1)
+    x = record["sections"]["physical"]
+    # A C far too small ends no speed that was tried: at the slowest T's own C noise is little.
+    assert [row["c"] for row in x["noise"]] == [3e-12, 1e-17] and not record["failed"]
+    assert x["knee"]["t_total_s"] == x["points"][0]["t_total_s"] == pytest.approx(x["noise"][0]["t_total_s"])
+    # kT/C alone is what is written off v(0): by the law's own growth it is larger or smaller, but not white.
+    off = [row["error_rms"] for row in x["noise"]]
+    assert off[1] > 100 * off[0]
+
+
+def test_a_kit_of_which_no_run_passes_is_said_and_the_rest_is_reported(
+    ring: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> Any:
+        raise RunTimeoutError("killed")
+
+    monkeypatch.setattr(latency_physical, "run_in_transistors", killed)
+    more = "samples: 2, t_units: [300n, 100n], drops: [0.1], capacitances: []"
+    record = api.study_latency(study(ring, tmp_path, more), tmp_path / "run", jobs=1)
+    x = record["sections"]["physical"]
+    assert x["knee"] is None and [p["passed"] for p in x["points"]] == [0, 0] and x["supply"] == []
+    assert record["summary"]["failed_runs"] == 4
+    page = (tmp_path / "run/report.html").read_text()
+    assert "no run passed" in page and "at the slowest one tried a limit is missed, or runs failed" in page
+    assert "Noise was not tried" in page
 
 
 def test_a_list_of_blocks_is_a_kit_each_and_a_bad_one_is_named(ring: str, tmp_path: Path) -> None:

@@ -73,6 +73,8 @@ def render_die(
         The network cannot be a circuit.
     """
     require_exportable(die.network)
+    if noise is not None and noise.excess == 0:
+        noise = None  # kT/C alone, which is in v0; and a root of nothing has no slope for Newton to go by
     duration = die.network.phases[0].duration * scaling.t_unit
     window = Window(die.nets[1:], duration, duration / settings.steps)
     shared = {name: getattr(die.model, name) for name in ADDED}

@@ -22,7 +22,7 @@ from kcnet_eda.study.simulate import RECORD
 from kcnet_eda.study.tables import csv_text
 
 #: Of the record; its schema is docs/report.schema.json.
-FORMAT = 2
+FORMAT = 3
 
 
 def vetted(run: Run) -> Run:
@@ -58,13 +58,18 @@ def combined_record(runs: Sequence[Run]) -> dict[str, Any]:
         "verdicts": judged,
         "summary": {
             "unreadable_runs": [run.name for run in runs if run.problems],
-            "limits": len(judged),
-            "limits_missed": sum(not verdict["kept"] for verdict in judged),
+            **_count(judged, "limit", "limits", "limits_missed"),
+            **_count(judged, "claim", "claims", "claims_refuted"),
         },
         "chain": {"shared_samples": chain.shared, "steps": chain.steps, "left_out": chain.left_out},
         "differences": differences(list(runs)),
         "changed": [changed for run in runs if (changed := _changed(run)) is not None],
     }
+
+
+def _count(judged: Sequence[Row], which: str, of: str, not_kept: str) -> dict[str, int]:
+    own = [verdict for verdict in judged if verdict[which]]
+    return {of: len(own), not_kept: sum(not verdict["kept"] for verdict in own)}
 
 
 def combined_html(runs: Sequence[Run], record: dict[str, Any], bodies: Sequence[str]) -> str:
@@ -116,7 +121,7 @@ def combined_csv(record: dict[str, Any]) -> str:
 def numbers_csv(record: dict[str, Any]) -> str:
     """Headline numbers and verdicts of the combined record as CSV, a row each, with where it is from."""
     rows = [{"run": run["name"], **row} for run in record["runs"] for row in run["headline"]] + record["verdicts"]
-    columns = ("run", "of", "value", "unit", "interval", "n", "found", "kept")
+    columns = ("run", "of", "value", "unit", "interval", "n", "found", "kept", "limit", "claim")
     return csv_text(
         [{name: row.get(name) for name in columns} | {k: row["source"][k] for k in ("file", "key")} for row in rows]
     )

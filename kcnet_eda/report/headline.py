@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kcnet_eda.report.pvt import LEVEL_TEXT
 from kcnet_eda.report.runs import Run, look_up
 from kcnet_eda.study.pvt.record import checks
 from kcnet_eda.study.simulate import RECORD
@@ -49,13 +50,15 @@ def numbers(run: Run) -> list[Row]:
 
 
 def verdicts(run: Run) -> list[Row]:
-    """Each limit of the run: what was asked, what was found, and whether it was kept."""
+    """Each limit of the run, and each part of the paper's claim that it judges: what was asked, what was found, and
+    whether it was kept. A part of the claim that has to hold in any right simulation is a limit too."""
     r, found = run.record, []
 
-    def add(of: str, kept: Any, text: str, key: str) -> None:
+    def add(of: str, kept: Any, text: str, key: str, limit: bool = True, claim: bool = False) -> None:
         if kept is not None:
             source = {"run": run.name, "file": RECORD, "key": key}
-            found.append({"run": run.name, "of": of, "kept": bool(kept), "found": text, "source": source})
+            row = {"run": run.name, "of": of, "kept": bool(kept), "found": text, "source": source}
+            found.append(row | {"limit": limit, "claim": claim})
 
     if run.kind == "simulate":
         reached, asked = look_up(r, "contract.reached"), look_up(r, "contract.requested")
@@ -72,11 +75,11 @@ def verdicts(run: Run) -> list[Row]:
             text = _of_limit(limit)
             add(f"{limit['of']}, {limit['kind']}", limit["kept"], text, f"limits[{i}]")
         for key, check in checks(r or {}).items():
-            text = f"{check['agree']} of {check['cases']} labels"
-            add(f"engine as ngspice ({check.get('level', 'behavioural')})", check["kept"], text, key)
+            text = f"{check['agree']} of {check['cases']} labels, limit {100 * check['asked']:g} %"
+            add(f"engine as ngspice ({LEVEL_TEXT[check['level']]})", check["kept"], text, key)
     elif run.kind == "latency":
         for i, v in enumerate(look_up(r, "summary.verdicts") or []):
-            add(v["claim"], v["holds"], v["found"], f"summary.verdicts[{i}]")
+            add(v["claim"], v["holds"], v["found"], f"summary.verdicts[{i}]", v["limit"], True)
     elif run.kind == "adjoint":
         worst, asked = look_up(r, "summary.worst"), look_up(r, "summary.requested")
         text = "no run passed" if worst is None else f"{worst:.1e}, limit {asked:g}"

@@ -110,11 +110,12 @@ def _physical(section: Record) -> list[str]:
     points = [p for p in section["points"] if p["passed"]]
     if not points:
         return []
+    names = _kit_names(section["kits"])
     shares, errors, energies = {}, {}, {}
     for at in dict.fromkeys((p["kit"], p["current_factor"]) for p in points):
         own = [p for p in points if (p["kit"], p["current_factor"]) == at]
         several = len({p["current_factor"] for p in points if p["kit"] == at[0]}) > 1
-        name = f"{own[0]['pdk']}{f', {at[1]:g} I_u' if several else ''}"
+        name = f"{names[at[0]]}{f', {at[1]:g} I_u' if several else ''}"
         t = [1e9 * p["t_total_s"] for p in own]
         shares[f"{name}: accuracy"] = (t, [100 * p["accuracy"]["value"] for p in own])
         shares[f"{name}: labels as software"] = (t, [100 * p["agreement"]["value"] for p in own])
@@ -127,14 +128,14 @@ def _physical(section: Record) -> list[str]:
         figures.lines("energy", energies, ("T, ns", "energy of an inference, nJ"), (True, True)),
     ]
     noise = {}
-    for name, own in _by_kit(section["noise"], lambda row: row["passed"] > 0):
+    for name, own in _by_kit(names, section["noise"], lambda row: row["passed"] > 0):
         noise[f"{name}: ngspice, {own[0]['n']} samples"] = _accuracies(own, lambda row: row["accuracy"])
-    for name, own in _by_kit(section["noise"], lambda row: row["engine"]["accuracy"] is not None):
+    for name, own in _by_kit(names, section["noise"], lambda row: row["engine"]["accuracy"] is not None):
         of_engine = f"{name}: fast engine, {own[0]['engine']['accuracy']['n']}"
         noise[of_engine] = _accuracies(own, lambda row: row["engine"]["accuracy"])
     if noise:
         plots.append(figures.lines("noise", noise, ("C, F", "accuracy with noise, %"), (True, False)))
-    supply = _by_kit(section["supply"], lambda row: row["passed"] > 0)
+    supply = _by_kit(names, section["supply"], lambda row: row["passed"] > 0)
     if supply:
         drops = {name: ([r["drop_v"] for r in own], [r["error_median"] for r in own]) for name, own in supply}
         plots.append(
@@ -147,11 +148,16 @@ def _accuracies(rows: list[Record], of: Callable[[Record], Record]) -> tuple[lis
     return [row["c"] for row in rows], [100 * of(row)["value"] for row in rows]
 
 
-def _by_kit(rows: list[Record], shown: Callable[[Record], bool]) -> list[tuple[str, list[Record]]]:
+def _kit_names(kits: list[Record]) -> list[str]:
+    """The name of each kit's block; where several are of one kit with the network, and with a number where that is not
+    enough."""
+    names = [kit["pdk"] for kit in kits]
+    if len({*names}) < len(names):
+        names = [f"{kit['pdk']}, {kit['network']}" for kit in kits]
+    return [f"{name} ({i + 1})" if names.count(name) > 1 else name for i, name in enumerate(names)]
+
+
+def _by_kit(names: list[str], rows: list[Record], shown: Callable[[Record], bool]) -> list[tuple[str, list[Record]]]:
     """The rows to be shown of each kit, with its name."""
-    found = []
-    for kit in dict.fromkeys(row["kit"] for row in rows):
-        own = [row for row in rows if row["kit"] == kit and shown(row)]
-        if own:
-            found.append((own[0]["pdk"], own))
-    return found
+    own = ((name, [row for row in rows if row["kit"] == i and shown(row)]) for i, name in enumerate(names))
+    return [(name, of_kit) for name, of_kit in own if of_kit]

@@ -17,7 +17,7 @@ PAGE, BODY = "report/pvt.html.j2", "report/pvt_body.html.j2"
 
 _SHOWN = 20  # edges
 #: How the page calls a level that cases were repeated at.
-_LEVEL_TEXT = {
+LEVEL_TEXT = {
     "behavioral": "calibrated Verilog-A edges",
     "mos": "transistors, nominal die",
     CALIBRATED: "the chain’s calibrated edges",
@@ -44,7 +44,7 @@ def pvt_html(record: dict[str, Any], right: figures.Counts, template: str = PAGE
         r=record,
         s=s,
         checks=list(checks(record).values()),
-        level_text=_LEVEL_TEXT,
+        level_text=LEVEL_TEXT,
         worst=rows[s["worst_index"]],
         least=min(rows, key=lambda row: row["accuracy"]),
         si=lambda value, unit: f"{100 * value:.2f} %" if unit == "" else format_si(value, unit),

@@ -120,6 +120,11 @@ def made_by(simulator: str, level: str = "behavioral") -> Row:
     }
 
 
+def right_means(data: DataSet) -> str:
+    """What a label is right by, in words."""
+    return "the label in the data" if data.y is not None else "the label of the software at T"
+
+
 def failures(tasks: Sequence[Task], results: Sequence[Result]) -> list[Row]:
     """The runs that did not pass."""
     return [

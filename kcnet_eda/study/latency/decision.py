@@ -15,7 +15,7 @@ from kcnet_eda.files import sha256_bytes, sha256_file
 from kcnet_eda.network.graph import labels
 from kcnet_eda.study.accuracy import proportion
 from kcnet_eda.study.batch import Job, run_jobs
-from kcnet_eda.study.latency.bench import LatencyBench, Row, made_by
+from kcnet_eda.study.latency.bench import LatencyBench, Row, made_by, right_means
 from kcnet_eda.study.latency.settings import Decision
 from kcnet_eda.study.legs import prepare_bench
 from kcnet_eda.study.readout import Reading, lost_to_jitter, right_at, tolerated_jitter, tolerated_shift
@@ -53,7 +53,7 @@ def run_decision(bench: LatencyBench, section: Decision) -> Row:
     ]
     found: Row = made_by(NGSPICE.name) | {
         "n": n,
-        "right_means": "the label in the data" if bench.data.y is not None else "the label of the software at T",
+        "right_means": right_means(bench.data),
         "t_read_s": t_read,
         "simulated_until_s": t_read * (1 + section.overrun),
         "resolution_points": 100 / n,

@@ -137,7 +137,9 @@ def noise_against_c(
     if data.y is None or not section.capacitances:
         return [], None, []
     noisy = _Noisy(bench, section, kit, cells, network.initial_state(data.x), data.y)
-    sizes = sorted(set(section.capacitances), reverse=True)
+    # That of the slowest T too: where noise is too much even there, so is the T that the others are compared with.
+    slowest = float(f"{kit_scaling(kit, None, max(section.t_units)).c:.9g}")
+    sizes = sorted({*section.capacitances, slowest}, reverse=True)
     counts = [noisy.in_engine(math.inf, 1), *(noisy.in_engine(c, section.noise_draws) for c in sizes)]
     circuits = [noisy.in_circuit(subject, c) for c in sizes]
     runs = [task for tasks in circuits for task in tasks]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 
 import numpy as np
 from scipy.integrate import trapezoid
@@ -24,8 +25,8 @@ from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.physical.calibration import CellGroup
 from kcnet_eda.physical.pdk import Pdk, load_pdk
 from kcnet_eda.study.accuracy import proportion
-from kcnet_eda.study.latency.bench import Floats, LatencyBench, Row, Task, failures
-from kcnet_eda.study.latency.limits import Limit, crossing, fastest_kept, in_order
+from kcnet_eda.study.latency.bench import Floats, LatencyBench, Row, Task, failures, right_means
+from kcnet_eda.study.latency.limits import Limit, crossing, fastest_kept, in_order, over_next
 from kcnet_eda.study.latency.noise import accuracy_kept, noise_against_c
 from kcnet_eda.study.latency.pareto import not_dominated
 from kcnet_eda.study.latency.settings import LatencyStudy, Physical
@@ -133,6 +134,7 @@ def _run_kit(bench: LatencyBench, block: Block) -> Row:
         "network": network.name,
         "edges": network.n_edges,
         "n": n,
+        "right_means": right_means(data),
         "software_accuracy": proportion(subject.software_right, n),
         "asked": {
             "agreement": section.agreement,
@@ -238,7 +240,7 @@ def _limits(subject: Subject, points: Sequence[Row]) -> list[Limit]:
     return [
         crossing(WAVEFORM, list(zip(t, map(subject.error, points), strict=True)), subject.section.node_error),
         fastest_kept(LABELS, [(p["t_total_s"], subject.labels_kept(p)) for p in points]),
-        Limit(PINS, pins, pins),
+        Limit(PINS, pins, pins, exact=True),
     ]
 
 
@@ -255,10 +257,9 @@ def _ordered(found: Sequence[Limit]) -> list[Row]:
     """Limits as rows, the one that binds first in front."""
     ordered = in_order(found)
     rows = []
-    for place, limit in enumerate(ordered):
-        after = ordered[place + 1].t_s if place + 1 < len(ordered) else None
-        over = limit.t_s / after if limit.t_s is not None and after is not None else None
-        rows.append({"binds": place == 0} | asdict(limit) | {"over_next": over})
+    for place, (limit, after) in enumerate(zip_longest(ordered, ordered[1:])):
+        over, at_least = (None, False) if after is None else over_next(limit, after)
+        rows.append({"binds": place == 0} | asdict(limit) | {"over_next": over, "over_next_at_least": at_least})
     return rows
 
 
@@ -283,6 +284,7 @@ def _knee(points: Sequence[Row], limits: Sequence[Row]) -> Row | None:
         "f_hz": 1 / binding["t_s"],
         "by": binding["of"],
         "over_next": binding["over_next"],
+        "over_next_at_least": binding["over_next_at_least"],
         "bracketed": binding["missed_s"] is not None,
         "measured_at_s": at["t_total_s"],
     } | {name: at[name] for name in kept}

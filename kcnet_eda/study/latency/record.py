@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kcnet_eda import __version__
@@ -46,7 +46,7 @@ def make_record(bench: LatencyBench, found: Mapping[str, Row]) -> dict[str, Any]
             "sections_not_run": [name for name in SECTIONS if name not in found],
             "failed_runs": len(failed),
             "verdicts": verdicts,
-            "kept": all(v["holds"] is not False for v in verdicts),
+            "kept": all(v["holds"] is not False for v in verdicts if v["limit"]),
         },
         "sections": sections,
         "failed": failed,
@@ -73,50 +73,57 @@ def make_record(bench: LatencyBench, found: Mapping[str, Row]) -> dict[str, Any]
 
 
 def _verdicts(sections: Mapping[str, Row]) -> list[Row]:
-    """What the claim says, what was found, and whether it holds; None where it was not looked at."""
+    """What the claim says, what was found, and whether it holds; None where it was not looked at or cannot be told.
+    ``limit``: that it does not hold is a limit of the study missed, since the circuits do not do what they should."""
     scaling, size, whole, mos = (sections[name] for name in ("scaling", "size", "inference", "physical"))
 
-    def verdict(claim: str, section: Row, name: str, holds: bool | None, found: str) -> Row:
-        ran = section["status"] != NOT_RUN
-        return {"claim": claim, "section": name, "holds": holds if ran else None, "found": found if ran else NOT_RUN}
+    def verdict(claim: str, name: str, holds: bool | None, found: str, limit: bool) -> Row:
+        ran = sections[name]["status"] != NOT_RUN
+        told = {"holds": holds, "found": found} if ran else {"holds": None, "found": NOT_RUN}
+        return {"claim": claim, "section": name} | told | {"limit": limit}
 
-    worst = scaling.get("largest_from_first")
+    worst, over = scaling.get("largest_from_first"), whole.get("total_over_t")
     exponents = {law["of"]: law["exponent"] for law in size.get("laws", []) if law["of"] in MEASURED and law["stated"]}
+    laws = "; ".join(f"{name.replace('_', ' ')} grows as edges^{value:.2f}" for name, value in exponents.items())
     return [
         verdict(
             "v(T) does not depend on the scale, from (1 F, 1 s) down",
-            scaling,
             "scaling",
             scaling.get("kept"),
             f"largest difference {worst:.1e} of the range" if worst is not None else "no run passed",
+            True,
         ),
         verdict(
             "T does not depend on the number of edges",
-            size,
             "size",
             size.get("t_constant"),
-            f"{_sizes(size)}; "
-            + (
-                "; ".join(f"{name.replace('_', ' ')} grows as edges^{value:.2f}" for name, value in exponents.items())
-                or "no law of its price: too few sizes, or too far apart"
-            ),
+            f"{_sizes(size)}; {laws or 'no law of its price: too few sizes, or too far apart'}",
+            True,
         ),
         verdict(
             "T is all the time that an inference takes",
-            whole,
             "inference",
-            # Its own time is needed on top whatever the blocks: said, not judged.
-            None,
-            f"{whole['total_over_t']:.2f} T with the blocks of the study" if "total_over_t" in whole else "",
+            None if over is None else over <= 1,
+            f"{over:.2f} T with the blocks of the study" if over is not None else "no run passed",
+            False,
         ),
         verdict(
             "T can be made as short as C allows",
-            mos,
             "physical",
-            None,
+            _as_short_as_c_allows(mos.get("kits", [])),
             "; ".join(_binding(kit) for kit in mos.get("kits", [])),
+            False,
         ),
     ]
+
+
+def _as_short_as_c_allows(kits: Sequence[Row]) -> bool | None:
+    """Whether in every kit pins have all of C before anything else ends the speed; None where a kit was not run so fast
+    that anything did."""
+    knees = [kit["knee"] for kit in kits]
+    if any(knee is None or (knee["bracketed"] and knee["by"] != "pins") for knee in knees):
+        return False
+    return True if all(knee["bracketed"] for knee in knees) else None
 
 
 def _sizes(size: Row) -> str:
@@ -136,9 +143,10 @@ def _binding(kit: Row) -> str:
     """What ends the speed in a kit, in words."""
     knee = kit["knee"]
     if knee is None:
-        return f"in {kit['pdk']} the slowest T tried misses"
+        return f"in {kit['pdk']} not even at the slowest T tried"
     by = BOUND_BY[knee["by"]]
-    over = f", {knee['over_next']:.3g} times the next limit" if knee["over_next"] is not None else ""
+    least = "at least " if knee["over_next_at_least"] else ""
+    over = f", {least}{knee['over_next']:.3g} times the next limit" if knee["over_next"] is not None else ""
     at = f" at {knee['current_factor']:g} I_u" if knee["current_factor"] != 1 else ""
     found = f"in {kit['pdk']}{at} down to T = {format_si(knee['t_total_s'], 's', 3)}"
     return f"{found}, where {by}{over}" if knee["bracketed"] else f"{found}; nothing faster was tried"

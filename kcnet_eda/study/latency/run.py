@@ -33,6 +33,7 @@ from kcnet_eda.study.latency.size import PUBLISHED, run_size
 from kcnet_eda.study.simulate import BUNDLE, NETWORK, OUTPUTS, RECORD, REPORT, STORE, refuse_foreign, require_fit
 from kcnet_eda.study.store import Status, Store, open_store
 from kcnet_eda.study.tables import csv_text
+from kcnet_eda.tools.locate import find_openvaf
 from kcnet_eda.tools.simulators import NGSPICE, SIMULATORS
 
 #: The tables of each section: file, and the list of rows within the section.
@@ -94,7 +95,8 @@ def study_latency(
     data = data.head(study.samples)
     refuse_foreign(out, STUDY)
     with hold_folder(out), open_store(out / STORE) as store:
-        for stale in (REPORT, RECORD, OUTPUTS):  # an older run's report must not stand beside a newer run's failure
+        tables = [file for section in TABLES.values() for file, _ in section]
+        for stale in (REPORT, RECORD, OUTPUTS, *tables):  # an older run's must not stand beside a newer run's failure
             (out / stale).unlink(missing_ok=True)
         bundle = export(source, out / BUNDLE, c=study.c, t_unit=study.t_unit, v_unit=study.v_unit, error=study.error)
         bench = LatencyBench(study, bundle, data, store, out, jobs or os.cpu_count() or 1, progress)
@@ -113,14 +115,15 @@ def study_latency(
                 if section_found.get(rows):
                     write_atomic(out / file, csv_text(section_found[rows]))
         write_atomic(out / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
-        shutil.rmtree(out / "work", ignore_errors=True)
+        if not record["failed"]:  # whose messages name their logs there
+            shutil.rmtree(out / "work", ignore_errors=True)
     return record
 
 
 def _require_named(config: Path, study: LatencyStudy) -> None:
     """Raise with all that the study file names and is not here, before hours of the first sections are spent. Published
     networks are not asked for: a machine without them still runs the rest, and the report says which are absent."""
-    asked: list[tuple[str, Callable[[], object]]] = []
+    asked: list[tuple[str, Callable[[], object]]] = [("compiler", find_openvaf)]
     for i, block in enumerate(study.physical or ()):
         asked.append((f"physical.{i}", partial(read_block, block, study)))
     simulators: set[str] = set(study.scaling.simulators) if study.scaling is not None else set()

@@ -113,7 +113,10 @@ class Physical(Settings):
     drops: Annotated[
         tuple[_Share, ...], Field(description="shares of the supply that its wiring takes at the slowest T, tried")
     ] = (0.1, 0.2, 0.3)
-    capacitances: Annotated[tuple[Positive, ...], Field(description="node capacitances whose noise is tried, F")] = (
+    capacitances: Annotated[
+        tuple[Positive, ...],
+        Field(description="node capacitances whose noise is tried, F, beside that of the slowest T; none: no noise"),
+    ] = (
         1e-12,
         1e-13,
         1e-14,
@@ -153,7 +156,7 @@ class LatencyStudy(Settings):
     decision: Annotated[Decision | None, Field(description="when the answer stands")] = None
     inference: Annotated[Inference | None, Field(description="write, evolve, sample, compare")] = None
     physical: Annotated[
-        tuple[Physical, ...] | None,
+        Annotated[tuple[Physical, ...], Field(min_length=1)] | None,
         BeforeValidator(_as_list),
-        Field(min_length=1, description="transistors of a process against T: a block, or a list of one for each kit"),
+        Field(description="transistors of a process against T: a block, or a list of one for each kit"),
     ] = None

@@ -193,7 +193,7 @@ def _task(bench: LatencyBench, section: Size, subject: _Subject, scaling: Scalin
         simulator = SIMULATORS[name]
         examples, settings = subject.examples, subject.settings[name]
         circuit = build_circuit(network, scaling)
-        folder = bench.out / "work" / f"size_{network.n_edges}"
+        folder = bench.out / "work" / f"size_{network.n_edges}_{name}"
         run = run_transient(network, circuit, settings, x0[0], simulator, folder, section.timeout_s)
         error = compare(network, run.v_end[None], examples.v_ref[:1], examples.scales).max_rel
         numbers = [*_flows(run, scaling), float(settings.steps * len(network.phases)), error]
