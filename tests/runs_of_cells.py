@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 from conftest import make_network
 
@@ -79,3 +81,10 @@ def make_runs(root: Path) -> dict[str, Path]:
     file.write_text(_PVT.format(net=net, data=data))
     api.study_pvt(file, runs["pvt"])
     return runs | {"latency": make_latency(root, net, data)}
+
+
+def latency_schema():
+    """What docs/latency.schema.json says a latency study's record is."""
+    schema = json.loads((Path(__file__).parents[1] / "docs/latency.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)

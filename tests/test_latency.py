@@ -16,6 +16,7 @@ import pytest
 from conftest import decaying, make_network, repeating, repeating_solution
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from runs_of_cells import latency_schema
 from scipy.stats import norm
 from typer.testing import CliRunner
 
@@ -32,7 +33,7 @@ from kcnet_eda.study.latency import scaling as latency_scaling
 from kcnet_eda.study.latency import written
 from kcnet_eda.study.latency.pareto import not_dominated
 from kcnet_eda.study.latency.power_law import fit_power_law
-from kcnet_eda.study.latency.run import TABLES
+from kcnet_eda.study.latency.record import TABLES
 from kcnet_eda.study.latency.size import grid_network
 from kcnet_eda.study.readout import Reading, lost_to_jitter, right_at, tolerated_jitter, tolerated_shift
 from kcnet_eda.study.store import Result, Status, open_store
@@ -420,6 +421,7 @@ def test_a_run_that_fails_is_in_the_denominator_and_on_the_first_screen(
     )
     assert done.exit_code == 1, done.output
     record = json.loads((tmp_path / "run/report.json").read_text())
+    latency_schema().validate(record)
     row = record["sections"]["scaling"]["rows"][12]
     assert (row["n"], row["passed"], row["labels_as_software"], row["from_first"]) == (1, 0, 0, None)
     assert not record["summary"]["kept"] and record["summary"]["failed_runs"] == 1

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs_of_cells import make_cells, make_latency
+from runs_of_cells import latency_schema, make_cells, make_latency
 from scipy.integrate import trapezoid
 
 from kcnet_eda.dynamics.reference import trajectory
 from kcnet_eda.network.store import load_network
+from kcnet_eda.report.write import write_report
 from kcnet_eda.study.latency.inference import MEASURED as OF_INFERENCE
 from kcnet_eda.study.latency.size import MEASURED as OF_SIZE
 from kcnet_eda.study.store import open_store
@@ -122,3 +123,20 @@ def test_numbers_drawn_at_random_are_in_the_store(run: Path, seed: int) -> None:
             # Two solutions of the same equations at 1e-10 of their values; all else is the same sums in another order.
             close = pytest.approx(again(), rel=1e-9, abs=1e-9 if "error" in name or "from" in name else 0)
             assert value == close, name
+
+
+def test_the_record_is_what_the_published_schema_says_and_so_is_its_markdown(run: Path, tmp_path: Path) -> None:
+    validator = latency_schema()
+    record = json.loads((run / "report.json").read_text())
+    validator.validate(record)
+    for section, rows in (("size", "rows"), ("physical", "noise"), ("physical", "limits"), ("decision", "samples")):
+        for broken in (lambda row: row.pop(next(iter(row))), lambda row: row.update(more=1)):
+            other = json.loads(json.dumps(record))
+            broken(other["sections"][section][rows][0])
+            assert not validator.is_valid(other)
+    write_report(run, tmp_path / "page.html")
+    text = (tmp_path / "page.md").read_text()
+    for point in record["sections"]["physical"]["points"]:
+        assert f"{point['error_median']:.4g} | {point['error_rms']:.4g}" in text
+    assert all(f"## {section}" in text for section in record["sections"])
+    assert all(v["claim"] in text for v in record["summary"]["verdicts"])

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from kcnet_eda.export.render import render
 from kcnet_eda.report import figures
-from kcnet_eda.study.latency.record import BOUND_BY, NOT_RUN
+from kcnet_eda.study.latency.record import BOUND_BY, NOT_RUN, TABLES
+from kcnet_eda.study.tables import markdown_text
 
 #: The templates of the whole page, and of its body as a section of a combined page.
 PAGE, BODY = "report/latency.html.j2", "report/latency_body.html.j2"
 
 Record = dict[str, Any]
 _MARKED = ("write", "evolve", "freeze")  # instants that lie far enough apart to be named
+_MOST_ROWS = 60  # of a table in Markdown
 _PS = 1e12  # for axes: what picoseconds a second has
 
 
@@ -50,6 +52,13 @@ def latency_html(record: Record, arrays: dict[str, NDArray[Any]], template: str 
         bound_by=BOUND_BY,
         plotly_js=figures.plotly_js(),
         plots=plots,
+    )
+
+
+def latency_markdown(record: Record) -> str:
+    """The same for people without a browser: verdicts, and each section's tables."""
+    return render(
+        "report/latency.md.j2", r=record, not_run=NOT_RUN, tables=TABLES, table=markdown_text, most=_MOST_ROWS
     )
 
 

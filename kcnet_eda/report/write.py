@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from kcnet_eda.report.combined import (
     numbers_csv,
     vetted,
 )
-from kcnet_eda.report.latency import latency_html
+from kcnet_eda.report.latency import latency_html, latency_markdown
 from kcnet_eda.report.pvt import pvt_html
 from kcnet_eda.report.runs import Record, Run, names_of, read_run
 from kcnet_eda.report.sample import changed_samples, shown_sample
@@ -37,9 +37,9 @@ from kcnet_eda.tools.browser import print_pdf
 
 def report(runs: Path | Sequence[Path], out: Path | None = None, *, pdf: bool = False) -> Path:
     """Write the report of run folders: HTML to ``out`` (``RUN/report.html`` where None and there is one run), JSON
-    beside it. A whole run alone gives its own page; several, or one with parts missing or corrupt, the combined page,
-    with the same as Markdown, the chain as CSV, and verdicts and headline numbers in ``*_numbers.csv``. ``pdf`` also
-    prints it, to the same name with ``.pdf``.
+    beside it. A whole run alone gives its own page, a latency study also the same as Markdown. Several, or one with
+    parts missing or corrupt, give the combined page, with the same as Markdown, the chain as CSV, and verdicts and
+    headline numbers in ``*_numbers.csv``. ``pdf`` also prints it, to the same name with ``.pdf``.
 
     Raises
     ------
@@ -72,13 +72,16 @@ def write_report(
         own = record = combined_record(read)
         html = combined_html(read, record, [body for _, body in pages])
     write_atomic(out, html)
-    beside = {out.with_suffix(".md"): combined_markdown, out.with_suffix(".csv"): combined_csv}
-    beside[out.with_name(f"{out.stem}_numbers.csv")] = numbers_csv
+    beside: dict[Path, Callable[[Record], str]] = {out.with_suffix(".md"): combined_markdown}
+    beside |= {out.with_suffix(".csv"): combined_csv, out.with_name(f"{out.stem}_numbers.csv"): numbers_csv}
+    if record is None:
+        if out == paths[0] / REPORT:  # those of a report that was made while the run was not whole
+            for path in beside:
+                path.unlink(missing_ok=True)
+        beside = {out.with_suffix(".md"): latency_markdown} if read[0].kind == LATENCY else {}
     for path, text in beside.items():
-        if record is not None:
-            write_atomic(path, text(record))
-        elif out == paths[0] / REPORT:  # of a report that was made while the run was not whole
-            path.unlink(missing_ok=True)
+        assert own is not None
+        write_atomic(path, text(own))
     if out.with_suffix(".json") not in [path / RECORD for path in paths]:  # a run's own record is never written over
         write_atomic(out.with_suffix(".json"), json.dumps(own, indent=1, allow_nan=False) + "\n")
     if pdf:

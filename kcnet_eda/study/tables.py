@@ -1,4 +1,4 @@
-"""Rows of a record as CSV."""
+"""Rows of a record as CSV for programs, and as Markdown for people."""
 
 from __future__ import annotations
 
@@ -31,3 +31,27 @@ def _flat(prefix: str, row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
         else:
             yield name, " ".join(map(str, value))
+
+
+def markdown_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a Markdown table: four digits, a proportion with its interval in one cell, and no keys or other lists."""
+    told = [dict(_told("", row)) for row in rows]
+    names = list(dict.fromkeys(name for row in told for name in row))
+    lines = [names, ["---"] * len(names), *([row.get(name, "") for name in names] for row in told)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _told(prefix: str, row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in row.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping) and "wilson95" in value:
+            low, high = (100 * bound for bound in value["wilson95"])
+            yield name, f"{value['count']}/{value['n']}, {100 * value['value']:.2f} % ({low:.2f} to {high:.2f} %)"
+        elif isinstance(value, Mapping):
+            yield from _told(f"{name} ", value)
+        elif isinstance(value, bool) or value is None:
+            yield name, {True: "yes", False: "no", None: ""}[value]
+        elif isinstance(value, float):
+            yield name, f"{value:.4g}"
+        elif key != "key" and not isinstance(value, (list, tuple)):
+            yield name, str(value).replace("|", "\\|").replace("\n", " ")

@@ -26,6 +26,19 @@ BOUND_BY = {
 }
 SECTIONS = ("scaling", "size", "decision", "inference", "physical")
 NOT_RUN = "not run"
+#: The tables of each section: file, and the list of rows within the section.
+TABLES = {
+    "scaling": (("scaling.csv", "rows"), ("scaling_outputs.csv", "outputs")),
+    "size": (("size.csv", "rows"), ("size_laws.csv", "laws")),
+    "decision": (("decision.csv", "samples"), ("early_exit.csv", "early_exit"), ("tolerances.csv", "tolerances")),
+    "inference": (("inference.csv", "steps"), ("inference_samples.csv", "samples"), ("noise.csv", "noise")),
+    "physical": (
+        ("physical.csv", "points"),
+        ("physical_limits.csv", "limits"),
+        ("physical_noise.csv", "noise"),
+        ("physical_supply.csv", "supply"),
+    ),
+}
 
 
 def make_record(bench: LatencyBench, found: Mapping[str, Row]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from kcnet_eda.study.latency.bench import LatencyBench, Row
 from kcnet_eda.study.latency.decision import run_decision
 from kcnet_eda.study.latency.inference import run_inference
 from kcnet_eda.study.latency.physical import read_block, run_physical
-from kcnet_eda.study.latency.record import STUDY, make_record
+from kcnet_eda.study.latency.record import STUDY, TABLES, make_record
 from kcnet_eda.study.latency.scaling import run_scaling
 from kcnet_eda.study.latency.settings import LatencyStudy
 from kcnet_eda.study.latency.size import PUBLISHED, run_size
@@ -35,20 +35,6 @@ from kcnet_eda.study.store import Status, Store, open_store
 from kcnet_eda.study.tables import csv_text
 from kcnet_eda.tools.locate import find_openvaf
 from kcnet_eda.tools.simulators import NGSPICE, SIMULATORS
-
-#: The tables of each section: file, and the list of rows within the section.
-TABLES = {
-    "scaling": (("scaling.csv", "rows"), ("scaling_outputs.csv", "outputs")),
-    "size": (("size.csv", "rows"), ("size_laws.csv", "laws")),
-    "decision": (("decision.csv", "samples"), ("early_exit.csv", "early_exit"), ("tolerances.csv", "tolerances")),
-    "inference": (("inference.csv", "steps"), ("inference_samples.csv", "samples"), ("noise.csv", "noise")),
-    "physical": (
-        ("physical.csv", "points"),
-        ("physical_limits.csv", "limits"),
-        ("physical_noise.csv", "noise"),
-        ("physical_supply.csv", "supply"),
-    ),
-}
 
 
 def study_latency(
