@@ -1,7 +1,7 @@
 """The full latency study of the shipped digits network, and its numbers: docs/latency.md.
 
     python benchmarks/latency_digits.py [--samples 450] [--sections size physical] [--pdk gf180mcu ihp-sg13g2]
-        [--mos-samples 10 6] [--currents 0.5 2] [--jobs 1] [--out FOLDER]
+        [--mos-samples 10 6] [--noise-samples 50] [--currents 0.5 2] [--jobs 1] [--out FOLDER]
 
 The published MNIST network takes part where $KCNET_DATA has it. An interrupted run goes on (``--out``).
 """
@@ -40,11 +40,9 @@ SECTIONS = {
     "decision": "{}",
     "inference": "{samples: 10}",
 }
-#: Supply resistances, by the share they take; one alone where a digit behind a resistance takes 38 s.
-DROPS = {"ihp-sg13g2": "[0.1]", "sky130": "[]"}
-#: The physical section's speeds; fewer where a digit takes 20 s and more.
+#: The physical section's speeds; fewer where a digit takes a minute.
 T_UNITS = "1u, 300n, 100n, 30n, 10n, 3n, 1n, 0.3n, 0.1n, 0.03n"
-FEW_T_UNITS = dict.fromkeys(("sky130", "ihp-sg13g2"), "1u, 300n, 100n, 30n, 10n, 3n")
+FEW_T_UNITS = {"sky130": "1u, 300n, 100n, 30n, 10n, 3n"}
 
 
 def study_file(given: argparse.Namespace) -> str:
@@ -56,7 +54,7 @@ def study_file(given: argparse.Namespace) -> str:
         samples = (given.mos_samples * len(given.pdk))[: len(given.pdk)]
         blocks = [
             f"- {{pdk: {kit}, samples: {n}, t_units: [{FEW_T_UNITS.get(kit, T_UNITS)}], noise_draws: 10, "
-            f"drops: {DROPS.get(kit, '[0.1, 0.2, 0.3]')}}}\n"
+            f"noise_samples: {given.noise_samples}, drops: [0.1, 0.2, 0.3]}}\n"
             for kit, n in zip(given.pdk, samples, strict=True)
         ]
         if given.currents:
@@ -124,7 +122,8 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=450)
     parser.add_argument("--sections", nargs="+", choices=[*SECTIONS, "physical"], help="all if not given")
     parser.add_argument("--pdk", nargs="+", default=["gf180mcu", "ihp-sg13g2"], help="kits of the physical section")
-    parser.add_argument("--mos-samples", type=int, nargs="+", default=[10, 6], help="digits at a speed, for each kit")
+    parser.add_argument("--mos-samples", type=int, nargs="+", default=[10], help="digits at a speed, for each kit")
+    parser.add_argument("--noise-samples", type=int, default=50, help="digits in ngspice with noise, at each C")
     parser.add_argument("--currents", type=float, nargs="*", default=[], help="also, in the first kit: of its I_u")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path)
