@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -82,9 +83,18 @@ def check_settings(content: dict[str, Any], kind: type[S], where: str) -> S:
         problems = [
             f"{'.'.join(str(part) for part in e['loc']) or '(top)'}: {e['msg'].removeprefix('Value error, ')}"
             f"{_found(e['type'], e['input'])}{_meaning(kind, e['loc'], e['type'])}"
-            for e in error.errors()
+            for e in _own(error.errors())
         ]
         raise InvalidInputError(where, problems) from None
+
+
+def _own(errors: Sequence[Any]) -> Iterator[Any]:
+    """Those that are no consequence of another: a list is too short where an entry of it could not be used."""
+    for error in errors:
+        place = error["loc"]
+        below = any(len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in errors)
+        if error["type"] != "too_short" or not below:
+            yield error
 
 
 def _found(error: str, value: object) -> str:

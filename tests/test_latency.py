@@ -433,6 +433,9 @@ def test_all_that_is_wrong_with_a_study_file_is_told_at_once(small: Path, tmp_pa
     with pytest.raises(InvalidInputError) as caught:
         api.study_latency(bad, tmp_path / "run")
     assert all(word in str(caught.value) for word in ("colour", "scaling.samples", "inference.switch"))
+    with pytest.raises(InvalidInputError) as caught:
+        api.study_latency(ask(small, "physical: {currents: [0, 1, -2]}\n"), tmp_path / "run")
+    assert [p.split(":")[0] for p in caught.value.problems] == ["physical.0.currents.0", "physical.0.currents.2"]
     more = "size: {edges: [300], networks: [nowhere, published/nowhere]}\n"
     more += "physical: [{network: nobody}, {network: digits}, {pdk: nothing}, {pdk: sky130, models: /nowhere}]\n"
     with pytest.raises(InvalidInputError) as caught:

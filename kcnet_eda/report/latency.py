@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kcnet_eda.export.render import render
 from kcnet_eda.report import figures
-from kcnet_eda.study.latency.record import BOUND_BY, NOT_RUN, TABLES
+from kcnet_eda.study.latency.record import BOUND_BY, NOT_RUN, QUANTITY, TABLES
 from kcnet_eda.study.tables import markdown_text
 
 #: The templates of the whole page, and of its body as a section of a combined page.
@@ -50,6 +50,7 @@ def latency_html(record: Record, arrays: dict[str, NDArray[Any]], template: str 
         sections=sections,
         not_run=NOT_RUN,
         bound_by=BOUND_BY,
+        quantity=QUANTITY,
         plotly_js=figures.plotly_js(),
         plots=plots,
     )

@@ -24,6 +24,17 @@ BOUND_BY = {
     "noisy_waveform": "noise takes nodes past what was asked",
     "noise": "noise costs accuracy",
 }
+#: What a law of the size section is of, for people.
+QUANTITY = {
+    "t_total_s": "T",
+    "current_peak": "peak total current",
+    "current_mean": "mean total current",
+    "charge": "charge",
+    "energy_heat": "heat",
+    "energy_supplied": "supplied energy",
+    "wall_s": "simulation time",
+    "wall_a_step_s": "simulation time of a step",
+}
 SECTIONS = ("scaling", "size", "decision", "inference", "physical")
 NOT_RUN = "not run"
 #: The tables of each section: file, and the list of rows within the section.
@@ -97,7 +108,7 @@ def _verdicts(sections: Mapping[str, Row]) -> list[Row]:
 
     worst, over = scaling.get("largest_from_first"), whole.get("total_over_t")
     exponents = {law["of"]: law["exponent"] for law in size.get("laws", []) if law["of"] in MEASURED and law["stated"]}
-    laws = "; ".join(f"{name.replace('_', ' ')} grows as edges^{value:.2f}" for name, value in exponents.items())
+    laws = "; ".join(f"{QUANTITY[name]} grows as edges^{value:.2f}" for name, value in exponents.items())
     return [
         verdict(
             "v(T) does not depend on the scale, from (1 F, 1 s) down",

@@ -128,7 +128,7 @@ def _require_named(config: Path, study: LatencyStudy) -> None:
             lines = [line.strip() for line in str(error).splitlines()]
             if isinstance(error, InvalidInputError) and len(error.problems) > 1:  # of a network, a thousand edges
                 lines = [f"{error.where}: {len(error.problems)} problems, the first: {error.problems[0]}"]
-            problems.append(f"{where}: {' '.join(lines)}")
+            problems.append(f"{where}: {'; '.join(lines)}")
     if problems:
         raise InvalidInputError(str(config), problems)
 
