@@ -203,6 +203,23 @@ def test_noise_is_tried_at_the_slowest_t_too_and_without_that_of_the_edges(ring:
     assert off[1] > 100 * off[0]
 
 
+def test_the_same_noise_moves_transistors_as_it_moves_the_law(ring: str, tmp_path: Path) -> None:
+    # γ of 200, so that noise is ten times that of edges and far above the simulator's own error.
+    more = "samples: 3, t_units: [300n], drops: [], noise_draws: 1, noise_samples: 3, excess: 200, capacitances: [3p]"
+    x = api.study_latency(study(ring, tmp_path, more), tmp_path / "run", jobs=2)["sections"]["physical"]
+    (quiet,), (noisy,), (law,) = x["points"], x["mos_noise"], x["noise"]
+    instants = np.linspace(0, quiet["t_unit"], 101)
+    off = []
+    with open_store(tmp_path / "run/study.sqlite") as store:
+        for keys in zip(quiet["keys"], noisy["keys"], strict=True):
+            waves = [store.result(key).waveform for key in keys]
+            at = [np.stack([np.interp(instants, time, v) for v in kept[:, :3].T]) for time, kept in waves]
+            off.append(float(np.sqrt(np.mean((at[1] - at[0]) ** 2))))
+    # The numbers drawn are the same. The cells follow the law within 2 % of full scale, and so does what noise adds.
+    assert noisy["c"] == pytest.approx(law["c"]) and noisy["sigma_v"] == pytest.approx(law["sigma_v"])
+    assert np.mean(off) == pytest.approx(law["error_rms"], rel=0.05)
+
+
 def test_a_kit_of_which_no_run_passes_is_said_and_the_rest_is_reported(
     ring: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

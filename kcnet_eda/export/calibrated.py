@@ -73,23 +73,14 @@ def render_die(
         The network cannot be a circuit.
     """
     require_exportable(die.network)
-    if noise is not None and noise.excess == 0:
-        noise = None  # kT/C alone, which is in v0; and a root of nothing has no slope for Newton to go by
     duration = die.network.phases[0].duration * scaling.t_unit
     window = Window(die.nets[1:], duration, duration / settings.steps)
-    shared = {name: getattr(die.model, name) for name in ADDED}
-    shared |= {"lag": die.model.lag, "i_unit": scaling.i_unit, "v_unit": scaling.v_unit, "tnom": die.temperature}
+    names = ("theta1", "theta2", "size", "z_gain", "z_offset", "z_ratio")
+    columns = np.stack([die.edges.theta1[0], die.edges.theta2[0], die.units, *die.normals], axis=1)
+    shared = _shared(die, scaling)
     if die.spread is not None:
         shared |= {name: getattr(die.spread, name) for name in ("sigma_gain", "sigma_offset", "sigma_ratio")}
-    names = ("theta1", "theta2", "size", "z_gain", "z_offset", "z_ratio")
-    columns = np.stack([die.edges.theta1[0], die.edges.theta2[0], die.units, *die.normals], axis=1).tolist()
-    source, target = ([die.nets[node] for node in end.tolist()] for end in die.ends)
     nets = window.nets
-    sources = []
-    if noise is not None:
-        assert die.spread is None  # kc_cal_noise has no mismatch
-        time_ = np.linspace(0.0, duration, len(noise.numbers))
-        sources = [_pairs(time_, numbers) for numbers in noise.numbers.T]
     deck = render(
         "ngspice/calibrated.j2",
         die=die.number,
@@ -101,17 +92,53 @@ def render_die(
         settings=settings,
         tolerances=settings.tolerances(scaling),
         shared=shared,
-        noise=noise,
-        noise_shared=[name for name in shared if name not in _QUIET],
-        noise_step=None if noise is None else duration / (len(noise.numbers) - 1),
-        sources=sources,
-        edges=[(s, d, list(zip(names, row, strict=True))) for s, d, row in zip(source, target, columns, strict=True)],
+        noise="" if noise is None else noise_lines(die, scaling, noise),
+        edges=_instances(die, names, columns),
         save_lines=[nets[i : i + _NETS_A_LINE] for i in range(0, len(nets), _NETS_A_LINE)],
         t_step=window.t_step,
         t_end=window.t_end,
         output=output,
     )
     return deck, window
+
+
+def noise_lines(die: CalibratedDie, scaling: Scaling, noise: DrawnNoise) -> str:
+    """The devices and sources that make the noise of the edges of ``die``, which has no mismatch; none where γ is 0:
+    kT/C alone is in the initial voltages, and a root of nothing has no slope for Newton to go by."""
+    assert die.spread is None  # kc_cal_noise has no mismatch
+    if noise.excess == 0:
+        return ""
+    time_ = np.linspace(0.0, die.network.phases[0].duration * scaling.t_unit, len(noise.numbers))
+    columns = np.stack([die.edges.theta1[0], die.edges.theta2[0], die.units], axis=1)
+    return render(
+        "ngspice/noise.j2",
+        rail=RAIL,
+        shared={name: value for name, value in _shared(die, scaling).items() if name not in _QUIET},
+        noise=noise,
+        noise_step=time_[1],
+        edges=_instances(die, ("theta1", "theta2", "size"), columns),
+        sources=[_pairs(time_, numbers) for numbers in noise.numbers.T],
+    )
+
+
+def _shared(die: CalibratedDie, scaling: Scaling) -> dict[str, float]:
+    """What all edges have in common."""
+    shared = {name: getattr(die.model, name) for name in ADDED}
+    return shared | {
+        "lag": die.model.lag,
+        "i_unit": scaling.i_unit,
+        "v_unit": scaling.v_unit,
+        "tnom": die.temperature,
+    }
+
+
+def _instances(
+    die: CalibratedDie, names: tuple[str, ...], columns: Floats
+) -> list[tuple[str, str, list[tuple[str, float]]]]:
+    """Source, target and own parameters ``columns`` [E, names] of each edge."""
+    source, target = ([die.nets[node] for node in end.tolist()] for end in die.ends)
+    rows = (list(zip(names, row, strict=True)) for row in columns.tolist())
+    return list(zip(source, target, rows, strict=True))
 
 
 def _pairs(time_: Floats, values: Floats) -> list[str]:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from kcnet_eda.errors import KcnetError, ToolFailedError
-from kcnet_eda.files import cache_dir, sha256_bytes, sha256_file, write_atomic
+from kcnet_eda.files import cache_dir, resource_dir, sha256_bytes, sha256_file, write_atomic
 from kcnet_eda.tools.locate import find_openvaf
 from kcnet_eda.tools.process import ask, run
 
@@ -48,6 +48,11 @@ def with_includes(source: Path) -> list[Path]:
             if included.is_file() and included not in found:
                 found.append(included)
     return found
+
+
+def shipped(module: str) -> Path:
+    """The source of a Verilog-A module that comes with the program."""
+    return resource_dir("veriloga") / f"{module}.va"
 
 
 def compile_file(source: Path) -> Path:

@@ -11,16 +11,18 @@ import math
 import shutil
 import time
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kcnet_eda.dynamics.edge_law import BuiltEdges, eq6_edges
+from kcnet_eda.dynamics.edge_law import eq6_edges
 from kcnet_eda.dynamics.noise import WhiteNoise, right_with_noise
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.export.calibrated import CalibratedDie, DrawnNoise, render_die
 from kcnet_eda.files import sha256_bytes
 from kcnet_eda.network.data import DataSet
+from kcnet_eda.network.graph import Network
 from kcnet_eda.network.store import dump_network
 from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.pdk import Pdk
@@ -46,8 +48,8 @@ _ROUNDING = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class _Noisy:
-    """The network as ``cells`` of a kit; all samples from ``x0`` [samples, nodes] with labels ``y`` for the engine."""
+class Noisy:
+    """Noise of a network as ``cells`` of a kit; all samples from ``x0`` [samples, nodes] with labels ``y``."""
 
     bench: LatencyBench
     section: Physical
@@ -56,23 +58,36 @@ class _Noisy:
     x0: Floats
     y: NDArray[np.int64]
 
-    @property
-    def edges(self) -> BuiltEdges:
-        """The edges as trained."""
-        return eq6_edges(self.cells.theta1[None], self.cells.theta2[None])
+    @cached_property
+    def die(self) -> CalibratedDie:
+        """The edges as trained, but for the rounding of their corner."""
+        cells, count = self.cells, self.cells.theta1.size
+        law = EdgeModel((0.0, 1.0), (1.0, 1.0), (0.0, 0.0, 0.0), rounding=_ROUNDING)
+        edges, normals = eq6_edges(cells.theta1[None], cells.theta2[None]), np.zeros((3, count))
+        at = self.kit.operating.nominal_temperature
+        return CalibratedDie(cells.network, cells.ends, edges, np.ones(count), law, None, normals, NOMINAL, at)
 
     def drawn(self, c: float) -> tuple[float, WhiteNoise]:
         """kT/C in V_u, and the edges' noise, of a capacitance [F]; infinity has none."""
         return kit_noise(self.kit, c, self.kit.operating.nominal_temperature, self.section.excess, self.section.mirrors)
 
     def words(self, c: float) -> str:
-        """What tells network and noise from others."""
+        """What tells this noise from others."""
         sigma, white = self.drawn(c)
         return f"{sigma!r} {self.section.excess} {white.mirror} {self.bench.study.seed}"
 
     def rng(self, *words: int) -> np.random.Generator:
         """The stream of normal numbers of so many words of a key."""
         return np.random.default_rng(np.random.SeedSequence(self.bench.study.seed, spawn_key=words))
+
+    def start(self, sample: int, x0: Floats, c: float) -> tuple[Floats, DrawnNoise]:
+        """What a run in ngspice starts from instead of ``x0`` [nodes], and the noise of its edges: the same numbers at
+        every ``c``."""
+        (sigma, white), rng = self.drawn(c), self.rng(_SPICE, sample)
+        written = rng.standard_normal(x0.size)
+        written[0] = 0.0  # ground is held
+        numbers = rng.standard_normal((POINTS + 1, self.cells.theta1.size))
+        return np.asarray(x0 + sigma * written), DrawnNoise(numbers, self.section.excess, white.mirror)
 
     def in_engine(self, c: float, draws: int) -> Task:
         """All samples, ``draws`` times: how many are right, and of how many."""
@@ -82,7 +97,7 @@ class _Noisy:
             started, right = time.monotonic(), 0
             for k in range(draws):
                 given = (self.x0, y, noise, self.rng(_DRAWN, k))
-                right += right_with_noise(network, self.cells.ends, self.edges, *given, steps=steps)
+                right += right_with_noise(network, self.cells.ends, self.die.edges, *given, steps=steps)
             return Result(Status.PASSED, "", time.monotonic() - started, 0, np.array([right, draws * len(y)], float))
 
         same = sha256_bytes(dump_network(network) + self.x0.tobytes() + y.tobytes())
@@ -91,26 +106,16 @@ class _Noisy:
 
     def in_circuit(self, subject: Subject, c: float) -> list[Task]:
         """Each sample of ``subject`` in ngspice, once."""
-        (sigma, white), bench, cells = self.drawn(c), self.bench, self.cells
-        scaling, count = kit_scaling(self.kit, c, None), cells.theta1.size
-        law = EdgeModel((0.0, 1.0), (1.0, 1.0), (0.0, 0.0, 0.0), rounding=_ROUNDING)
-        die = CalibratedDie(
-            *(cells.network, cells.ends, self.edges, np.ones(count), law, None, np.zeros((3, count)), NOMINAL),
-            self.kit.operating.nominal_temperature,
-        )
-        version, instants = NGSPICE.version(), subject.tau * scaling.t_unit
-        same = f"{sha256_bytes(dump_network(cells.network))} {self.words(c)} {scaling} {law} {SETTINGS} {POINTS}"
+        bench, scaling = self.bench, kit_scaling(self.kit, c, None)
+        instants = subject.tau * scaling.t_unit
+        same = f"{sha256_bytes(dump_network(self.cells.network))} {self.words(c)} {scaling} {self.die.model} {SETTINGS}"
 
         def task(i: int, x0: Floats) -> Task:
-            words = f"{same} {sha256_bytes(x0.tobytes())} {i} {tools_of(MODULES, version)}"
+            words = f"{same} {POINTS} {sha256_bytes(x0.tobytes())} {i} {tools_of(MODULES, NGSPICE.version())}"
 
             def make() -> Result:
-                rng = self.rng(_SPICE, i)
-                written = rng.standard_normal(x0.size)
-                written[0] = 0.0  # ground is held
-                drawn = DrawnNoise(rng.standard_normal((POINTS + 1, count)), self.section.excess, white.mirror)
-                v0 = x0 + sigma * written
-                deck = render_die(die, scaling, SETTINGS, v0, "die", drawn)
+                v0, drawn = self.start(i, x0, c)
+                deck = render_die(self.die, scaling, SETTINGS, v0, "die", drawn)
                 folder = bench.out / "work" / VARIANT / sha256_bytes(words.encode())[:DIGITS]
                 shutil.rmtree(folder, ignore_errors=True)
                 found = run_die(deck, MODULES, scaling, v0, folder, self.section.timeout_s, instants, bench.cancel)
@@ -118,25 +123,27 @@ class _Noisy:
                     shutil.rmtree(folder)
                 return found
 
-            return Task(words, i, VARIANT, NGSPICE.name, version, make, bench.study.seed)
+            return Task(words, i, VARIANT, NGSPICE.name, NGSPICE.version(), make, bench.study.seed)
 
         return [task(i, x0) for i, x0 in enumerate(subject.x0)]
 
 
-def noise_against_c(
-    bench: LatencyBench, section: Physical, subject: Subject, data: DataSet, kit: Pdk
-) -> tuple[list[Row], Row | None, list[Row]]:
-    """The samples of ``subject`` in ngspice and all ``data`` in the engine at each C, the engine's accuracy without
-    noise, and the runs that failed; nothing where the data have no labels or the network has other than rectifying
-    edges, for which no noise is known."""
-    network = subject.network
+def noisy_network(bench: LatencyBench, section: Physical, network: Network, data: DataSet, kit: Pdk) -> Noisy | None:
+    """The network's noise; None where it is not asked for, the data have no labels, or the network has other than
+    rectifying edges, for which no noise is known."""
+    if data.y is None or not section.capacitances:
+        return None
     try:
         cells = network_cells(network)
     except InvalidInputError:
-        return [], None, []
-    if data.y is None or not section.capacitances:
-        return [], None, []
-    noisy = _Noisy(bench, section, kit, cells, network.initial_state(data.x), data.y)
+        return None
+    return Noisy(bench, section, kit, cells, network.initial_state(data.x), data.y)
+
+
+def noise_against_c(noisy: Noisy, subject: Subject) -> tuple[list[Row], Row | None, list[Row]]:
+    """The samples of ``subject`` in ngspice and all samples in the engine at each C, the engine's accuracy without
+    noise, and the runs that failed."""
+    bench, section, kit = noisy.bench, noisy.section, noisy.kit
     # That of the slowest T too: where noise is too much even there, so is the T that the others are compared with.
     slowest = float(f"{kit_scaling(kit, None, max(section.t_units)).c:.9g}")
     sizes = sorted({*section.capacitances, slowest}, reverse=True)
@@ -149,7 +156,7 @@ def noise_against_c(
     rows = []
     for i, (c, tasks) in enumerate(zip(sizes, circuits, strict=True)):
         t_unit, own = kit_scaling(kit, c, None).t_unit, ran[i * len(tasks) : (i + 1) * len(tasks)]
-        where: Row = {"c": c, "t_unit": t_unit, "t_total_s": t_unit * network.duration}
+        where: Row = {"c": c, "t_unit": t_unit, "t_total_s": t_unit * subject.network.duration}
         where |= {"sigma_v": ktc_noise(c, kit.operating.nominal_temperature), "keys": [task.key for task in tasks]}
         engine = {"simulator": ENGINE, "simulator_version": VERSION, "draws": section.noise_draws}
         engine |= {"accuracy": accuracies[1 + i], "key": counts[1 + i].key}

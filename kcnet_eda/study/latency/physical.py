@@ -16,6 +16,7 @@ from itertools import zip_longest
 import numpy as np
 from scipy.integrate import trapezoid
 
+from kcnet_eda.export.calibrated import noise_lines
 from kcnet_eda.export.circuit import build_circuit
 from kcnet_eda.export.mos_netlist import MosCircuit
 from kcnet_eda.files import sha256_bytes
@@ -24,10 +25,11 @@ from kcnet_eda.network.graph import Network
 from kcnet_eda.network.store import load_network, network_path
 from kcnet_eda.physical.calibration import CellGroup
 from kcnet_eda.physical.pdk import Pdk, load_pdk
+from kcnet_eda.physical.thermal import ktc_noise
 from kcnet_eda.study.accuracy import proportion
 from kcnet_eda.study.latency.bench import Floats, LatencyBench, Row, Task, failures, right_means
 from kcnet_eda.study.latency.limits import Limit, crossing, fastest_kept, in_order, over_next
-from kcnet_eda.study.latency.noise import accuracy_kept, noise_against_c
+from kcnet_eda.study.latency.noise import Noisy, accuracy_kept, noise_against_c, noisy_network
 from kcnet_eda.study.latency.pareto import not_dominated
 from kcnet_eda.study.latency.settings import LatencyStudy, Physical
 from kcnet_eda.study.latency.subject import Subject, subject_of
@@ -35,6 +37,8 @@ from kcnet_eda.study.mos.export import buildable, calibrated, kit_scaling, mos_s
 from kcnet_eda.study.mos.rig import Bench, Rig
 from kcnet_eda.study.mos.run import mos_deck, run_in_transistors
 from kcnet_eda.study.mos.sizing import size_cells
+from kcnet_eda.study.pvt.noise_spot import MODULES, POINTS
+from kcnet_eda.study.pvt.repeat import tools_of
 from kcnet_eda.study.simulate import require_fit
 from kcnet_eda.study.store import Result, Status
 from kcnet_eda.tools.pdk import Models, prepare
@@ -84,7 +88,7 @@ def run_physical(bench: LatencyBench, sections: Sequence[Physical]) -> Row:
             for i, (kit, f) in enumerate(zip(kits, found, strict=True))
             for row in f.pop(name)
         ]
-        for name in ("points", "limits", "noise", "supply", "failed")
+        for name in ("points", "limits", "noise", "mos_noise", "supply", "failed")
     }
     knees = [f for f in found if f["knee"] is not None]
     fastest = min(knees, key=lambda f: float(f["knee"]["t_total_s"]), default=None)
@@ -107,8 +111,9 @@ def _run_kit(bench: LatencyBench, block: Block) -> Row:
     points: list[Row] = []
     limits: list[Row] = []
     supply: list[Row] = []
-    failed: list[Row] = []
-    noise, noise_free, noise_failed = noise_against_c(bench, section, with_noise, data, kit)
+    mos_noise: list[Row] = []
+    noisy = noisy_network(bench, section, network, data, kit)
+    noise, noise_free, failed = noise_against_c(noisy, with_noise) if noisy is not None else ([], None, [])
     for factor in section.currents:
         rig = size_cells(Bench(_at_current(kit, factor), models))
         groups = calibrated(rig, buildable(network, rig.pdk), bench.progress)
@@ -125,6 +130,9 @@ def _run_kit(bench: LatencyBench, block: Block) -> Row:
         if factor == section.currents[0]:
             supply, missed = _supply(bench, subject, rig, groups, own[0])
             failed += missed
+            if noisy is not None:
+                mos_noise, missed = _with_noise(bench, subject, rig, groups, own, noisy)
+                failed += missed
     judged = [p for p in points if p["passed"]]
     front = not_dominated([(p["t_total_s"], p["energy_j"], -p["accuracy"]["value"]) for p in judged])
     for point, on_front in zip(judged, front, strict=True):
@@ -145,9 +153,10 @@ def _run_kit(bench: LatencyBench, block: Block) -> Row:
         "points": points,
         "limits": limits,
         "noise": noise,
+        "mos_noise": mos_noise,
         "supply": supply,
         "knee": _knee(points, limits),
-        "failed": failed + noise_failed,
+        "failed": failed,
     }
 
 
@@ -166,14 +175,16 @@ def _point(
     factor: float,
     t_unit: float,
     supply_ohms: float = 0.0,
+    noisy: Noisy | None = None,
 ) -> tuple[Row, list[Row]]:
-    """All samples at one speed: the row, and the runs that failed."""
+    """All samples at one speed, behind a resistance of the supply's or with noise: the row, and the runs that
+    failed."""
     network = subject.network
     circuit = build_circuit(network, kit_scaling(rig.pdk, None, t_unit), (), None, "mos")
     mos = MosCircuit(circuit, rig.pdk, rig.design, groups, rig.direct)
     op, pins = mos.pdk.operating, mos.parasitics[1:]
-    tasks = _tasks(bench, subject, rig, mos, supply_ohms)
-    behind = f", supply behind {supply_ohms:.3g} Ω" if supply_ohms else ""
+    tasks = _tasks(bench, subject, rig, mos, supply_ohms, noisy)
+    behind = f", supply behind {supply_ohms:.3g} Ω" if supply_ohms else ", noise" if noisy is not None else ""
     results = bench.attempt(tasks, f"{rig.pdk.name}, {1e9 * t_unit:g} ns a unit of time{behind}", bench.jobs)
     where = {
         "current_factor": factor,
@@ -192,20 +203,28 @@ def _point(
     return where | {"keys": [t.key for t in tasks]} | found, failures(tasks, results)
 
 
-def _tasks(bench: LatencyBench, subject: Subject, rig: Rig, mos: MosCircuit, supply_ohms: float) -> list[Task]:
-    settings = mos_settings(subject.network, bench.study.error)
-    same = sha256_bytes(mos.netlist(supply_ohms=supply_ohms).encode())
+def _tasks(
+    bench: LatencyBench, subject: Subject, rig: Rig, mos: MosCircuit, supply_ohms: float, noisy: Noisy | None
+) -> list[Task]:
+    settings, scaling = mos_settings(subject.network, bench.study.error), mos.circuit.scaling
+    same = [sha256_bytes(mos.netlist(supply_ohms=supply_ohms).encode()), rig.header(), rig.models.sha256, str(settings)]
 
     def task(i: int, x0: Floats) -> Task:
         def make() -> Result:
-            deck = mos_deck(rig, mos, settings, x0, supply_ohms)
+            v0, noise = x0, ""
+            if noisy is not None:
+                v0, drawn = noisy.start(i, x0, scaling.c)
+                noise = noise_lines(noisy.die, scaling, drawn)
+            deck = mos_deck(rig, mos, settings, v0, supply_ohms, noise)
             run = run_in_transistors(rig, deck, subject.section.timeout_s, cancel=bench.cancel)
-            seconds = run.tau * mos.circuit.scaling.t_unit
             kept = np.concatenate([run.v, run.supply[:, None]], axis=1)
             end = np.append(0.0, run.v[-1])
-            return Result(Status.PASSED, "", run.seconds, int(run.peak_mib * 1024), end, None, (seconds, kept))
+            waveform = run.tau * scaling.t_unit, kept
+            return Result(Status.PASSED, "", run.seconds, int(run.peak_mib * 1024), end, None, waveform)
 
-        words = " ".join([same, rig.header(), rig.models.sha256, str(settings), sha256_bytes(x0.tobytes())])
+        words = " ".join([*same, sha256_bytes(x0.tobytes())])
+        if noisy is not None:
+            words = f"{words} {noisy.words(scaling.c)} {noisy.die.model} {POINTS} {i} {tools_of(MODULES, NGSPICE.version())}"
         return Task(words, i, VARIANT, NGSPICE.name, NGSPICE.version(), make)
 
     return [task(i, x0) for i, x0 in enumerate(subject.x0)]
@@ -306,3 +325,17 @@ def _supply(
         kept = {"labels_kept": subject.labels_kept(point), "waveform_kept": subject.waveform_kept(point)}
         rows.append({"share": drop, "ohms": ohms, "drop_v": lost} | point | kept)
     return rows, failed
+
+
+def _with_noise(
+    bench: LatencyBench, subject: Subject, rig: Rig, groups: tuple[CellGroup, ...], points: Sequence[Row], noisy: Noisy
+) -> tuple[list[Row], list[Row]]:
+    """The same with noise at the smallest C tried that every node can be drawn with; nothing where none can."""
+    drawn = [point for point in points if not point["nodes_pinned"]]
+    if not drawn:
+        return [], []
+    at = min(drawn, key=lambda point: float(point["c"]))
+    point, missed = _point(bench, subject, rig, groups, at["current_factor"], at["t_unit"], noisy=noisy)
+    sigma = ktc_noise(at["c"], noisy.kit.operating.nominal_temperature)
+    kept = {"labels_kept": subject.labels_kept(point), "waveform_kept": subject.waveform_kept(point)}
+    return [{"sigma_v": sigma, "error_median_without": at["error_median"]} | point | kept], missed

@@ -47,6 +47,7 @@ TABLES = {
         ("physical.csv", "points"),
         ("physical_limits.csv", "limits"),
         ("physical_noise.csv", "noise"),
+        ("physical_mos_noise.csv", "mos_noise"),
         ("physical_supply.csv", "supply"),
     ),
 }

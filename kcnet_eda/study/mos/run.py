@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kcnet_eda.export.calibrated import NOISE
 from kcnet_eda.export.circuit import Circuit
 from kcnet_eda.export.mos_netlist import MosCircuit
 from kcnet_eda.export.testbench import Sample, SolverSettings, Window, render_testbench, stage_window
 from kcnet_eda.study.mos.rig import Rig
+from kcnet_eda.tools.openvaf import compile_file, shipped
 from kcnet_eda.tools.pdk import link_models
 from kcnet_eda.tools.rawfile import read_transient
 from kcnet_eda.tools.simulators import NGSPICE
@@ -40,17 +42,22 @@ class MosRun:
 
 @dataclass(frozen=True, eq=False)
 class MosDeck:
-    """One run as text: the ``netlist`` that the deck ``text`` includes as ``net.inc``, and what it covers."""
+    """One run as text: the ``netlist`` that the deck ``text`` includes as ``net.inc``, and what it covers; ``modules``
+    are the shipped Verilog-A modules that it loads beside the kit's models."""
 
     circuit: Circuit
     netlist: str
     text: str
     window: Window
+    modules: tuple[str, ...] = ()
 
 
-def mos_deck(rig: Rig, mos: MosCircuit, settings: SolverSettings, x0: Floats, supply_ohms: float = 0.0) -> MosDeck:
+def mos_deck(
+    rig: Rig, mos: MosCircuit, settings: SolverSettings, x0: Floats, supply_ohms: float = 0.0, noise: str = ""
+) -> MosDeck:
     """A run of a one-phase network from ``x0`` [nodes] in model units, at the condition of ``rig``, its supply behind
-    ``supply_ohms``."""
+    ``supply_ohms``, with the lines of :func:`kcnet_eda.export.calibrated.noise_lines` in it."""
+    modules = (NOISE,) if noise else ()
     circuit = mos.circuit
     window = stage_window(circuit, circuit.stages[0], settings, mos.write_time)
     text = render_testbench(
@@ -61,9 +68,9 @@ def mos_deck(rig: Rig, mos: MosCircuit, settings: SolverSettings, x0: Floats, su
         simulator="ngspice",
         netlist="net.inc",
         osdi=[],
-        header=rig.header(),
+        header=rig.header([f"{module}.osdi" for module in modules]),
     )
-    return MosDeck(circuit, mos.netlist(rig.supply, supply_ohms), text, window)
+    return MosDeck(circuit, mos.netlist(rig.supply, supply_ohms) + noise, text, window, modules)
 
 
 def run_in_transistors(
@@ -85,6 +92,8 @@ def run_in_transistors(
     own = folder is None
     folder = folder or Path(tempfile.mkdtemp(prefix="kcnet-run-"))
     link_models(rig.models, folder)
+    for module in run.modules:
+        shutil.copyfile(compile_file(shipped(module)), folder / f"{module}.osdi")
     (folder / "net.inc").write_text(run.netlist)
     deck, raw = folder / "deck.sp", folder / "out.raw"
     deck.write_text(run.text)

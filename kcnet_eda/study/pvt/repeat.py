@@ -20,7 +20,7 @@ from kcnet_eda.dynamics.edge_law import BuiltEdges
 from kcnet_eda.errors import BadDataError, KcnetError
 from kcnet_eda.export.calibrated import MODULE, CalibratedDie, render_die
 from kcnet_eda.export.testbench import ORDERS, SolverSettings, Window
-from kcnet_eda.files import resource_dir, sha256_bytes, sha256_file
+from kcnet_eda.files import sha256_bytes, sha256_file
 from kcnet_eda.physical.condition import Condition
 from kcnet_eda.physical.scaling import Scaling
 from kcnet_eda.study.accuracy import wilson
@@ -28,7 +28,7 @@ from kcnet_eda.study.batch import status_of
 from kcnet_eda.study.pvt.dies import Dies
 from kcnet_eda.study.store import Result, Status
 from kcnet_eda.tools.locate import find_openvaf
-from kcnet_eda.tools.openvaf import compile_file, version, with_includes
+from kcnet_eda.tools.openvaf import compile_file, shipped, version, with_includes
 from kcnet_eda.tools.rawfile import Waveforms, read_transient
 from kcnet_eda.tools.simulators import NGSPICE
 
@@ -149,7 +149,7 @@ class Behavioral:
 
 def tools_of(modules: Sequence[str], simulator_version: str) -> str:
     """What a deck of the Verilog-A ``modules`` is run with: hashes of their files, compiler and simulator."""
-    files = [file for module in modules for file in with_includes(_source(module))]
+    files = [file for module in modules for file in with_includes(shipped(module))]
     return "\n".join([*map(sha256_file, files), version(find_openvaf()), simulator_version])
 
 
@@ -171,7 +171,7 @@ def run_die(
     text, window = deck
     try:
         for module in modules:
-            shutil.copyfile(compile_file(_source(module)), folder / f"{module}.osdi")
+            shutil.copyfile(compile_file(shipped(module)), folder / f"{module}.osdi")
         file, raw = folder / f"die{NGSPICE.suffix}", folder / "die.raw"
         file.write_text(text)
         done = NGSPICE.run_to(raw, file, folder / "die.log", timeout_s, cancel)
@@ -183,10 +183,6 @@ def run_die(
     if instants is not None:
         kept = instants, np.stack([np.interp(instants, waves.time, wave) for wave in v.T], axis=1)
     return Result(Status.PASSED, "", time.monotonic() - started, done.peak_kib, np.append(0.0, v[-1]), waveform=kept)
-
-
-def _source(module: str) -> Path:
-    return resource_dir("veriloga") / f"{module}.va"
 
 
 def _require_planned(waves: Waveforms, window: Window, start: NDArray[np.float64], path: Path) -> None:
