@@ -224,7 +224,8 @@ def _tasks(
 
         words = " ".join([*same, sha256_bytes(x0.tobytes())])
         if noisy is not None:
-            words = f"{words} {noisy.words(scaling.c)} {noisy.die.model} {POINTS} {i} {tools_of(MODULES, NGSPICE.version())}"
+            words = f"{words} {noisy.words(scaling.c)} {noisy.die.model} {POINTS} {i}"
+            words = f"{words} {tools_of(MODULES, NGSPICE.version())}"
         return Task(words, i, VARIANT, NGSPICE.name, NGSPICE.version(), make)
 
     return [task(i, x0) for i, x0 in enumerate(subject.x0)]
