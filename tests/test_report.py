@@ -423,7 +423,7 @@ def _of_other_samples(path):
             lambda p: _with(p, v_end_software=np.full((12, 7), np.nan)),
             "v_end_software that are not finite",
         ),
-        ("outputs.npz", _of_other_samples, "outputs.npz is not of network.kcnet: label is (11,), not (12,)"),
+        ("outputs.npz", _of_other_samples, "outputs.npz is not of this run: label is (11,), not (12,)"),
         ("study.sqlite", lambda p: p.write_bytes(b""), "study.sqlite cannot be read"),
         ("study.sqlite", lambda p: p.write_bytes(b"SQLite format 3\0" + bytes(4096)), "study.sqlite cannot be read"),
         ("study.sqlite", _emptied, "study.sqlite has no runs"),

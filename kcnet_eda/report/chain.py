@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from kcnet_eda.files import sha256_bytes
 from kcnet_eda.network.graph import Network, labels
 from kcnet_eda.network.store import dump_network
-from kcnet_eda.report.runs import SAMPLES, Run, look_up
+from kcnet_eda.report.runs import Run, look_up
+from kcnet_eda.report.whole import SAMPLES
 from kcnet_eda.study.accuracy import proportion
 from kcnet_eda.study.pvt.chain import CALIBRATED, WORST
 from kcnet_eda.study.simulate import OUTPUTS, RECORD

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,8 @@ from kcnet_eda.network.graph import labels
 from kcnet_eda.report import figures
 from kcnet_eda.report.chain import RAN, make_chain
 from kcnet_eda.report.headline import Row, differences, failures, numbers, verdicts
-from kcnet_eda.report.runs import Run
+from kcnet_eda.report.runs import Run, as_unread
 from kcnet_eda.report.sample import changed_rows, changed_samples, waveform_keys
-from kcnet_eda.study.simulate import RECORD
 from kcnet_eda.study.tables import csv_text
 
 #: Of the record; its schema is docs/report.schema.json.
@@ -31,8 +29,7 @@ def vetted(run: Run) -> Run:
         make_chain([run])
         verdicts(run), numbers(run), failures(run), waveform_keys(run), _confusion(run)
     except Exception as error:  # another version's record lacks, or has otherwise, whatever is asked of it first
-        problem = f"{RECORD} is not what this version reads: {type(error).__name__} {error}; {run.remedy}"
-        return replace(run, record=None, problems=(*run.problems, problem))
+        return as_unread(run, error)
     return run
 
 

@@ -26,8 +26,9 @@ from kcnet_eda.report.combined import (
 )
 from kcnet_eda.report.latency import latency_html
 from kcnet_eda.report.pvt import pvt_html
-from kcnet_eda.report.runs import Record, Run, names_of, read_run
+from kcnet_eda.report.runs import Run, names_of, read_run
 from kcnet_eda.report.sample import changed_samples, shown_sample
+from kcnet_eda.report.whole import Record
 from kcnet_eda.study.adjoint.record import STUDY
 from kcnet_eda.study.latency.record import STUDY as LATENCY
 from kcnet_eda.study.pvt.record import STUDY as PVT
