@@ -238,9 +238,7 @@ def _by_voltages(step: Step, run: Run, rows: Labels, before: Labels | None, arra
     """A step of which ``run`` has the final voltages in ``array``, and its labels."""
     assert run.network is not None
     v = run.arrays[array][rows]
-    finite = np.isfinite(v).all(axis=1)
-    label = np.full(rows.size, -1)
-    label[finite] = labels(run.network, v[finite])
+    label = finite_labels(run.network, v)
     return _compared(step, run, rows, before, (array, v), (array, label)), label
 
 
@@ -257,6 +255,11 @@ def _reference(first: Run | None, rows: dict[str, Labels], before: Labels | None
         hits = int((software == before).sum())
         step["agreement_before"] = share(hits, own.size, _source(first, own, "v_end_software"))
     return step | {"run": first.name}, software
+
+
+def finite_labels(network: Network, v: Floats) -> Labels:
+    """The labels of final states ``v`` [n, nodes]; -1 where one is not finite."""
+    return np.where(np.isfinite(v).all(axis=1), labels(network, v), -1)
 
 
 def signed_margin(network: Network, v: Floats, of: Labels) -> Floats:
