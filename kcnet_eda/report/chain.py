@@ -183,7 +183,8 @@ def _shared(
             leave(run, f"has no sample, with the same inputs, of those of {', '.join(kept)}")
             continue
         if differ := (common & inputs[run.name].keys()) - both:
-            left_out.append(f"{len(differ)} samples: their inputs in {run.name} are not those in {base}")
+            many = "1 sample: its" if len(differ) == 1 else f"{len(differ)} samples: their"
+            left_out.append(f"{many} inputs in {run.name} are not those in {base}")
         common = both
         kept.append(run.name)
     shared = sorted(common)

@@ -94,7 +94,7 @@ def read_run(path: Path, name: str) -> Run:
             run = replace(run, arrays={})
             problems.append(f"{OUTPUTS} {odd}")
     except Exception as error:  # another version's record has not what says how much there must be
-        return as_unread(run, error)
+        return as_unread(replace(run, problems=tuple(problems)), error)
     return replace(run, problems=tuple(problems))
 
 
