@@ -132,6 +132,8 @@ def test_a_run_that_shares_no_sample_or_is_of_another_kit_leaves_the_chain_of_th
     assert chain.shared == list(range(8)) and chain.left_out == [
         "4 samples: their inputs in after are not those in before"
     ]
+    one = replace(circuit, arrays=circuit.arrays | {"x0": circuit.arrays["x0"] + (np.arange(12) > 10)[:, None]})
+    assert make_chain([engine, one]).left_out == ["1 sample: its inputs in after are not those in before"]
     of_mos = {"level": "mos", "simulator": "ngspice", "t_total_s": 3e-7}
     mos = replace(circuit, record=circuit.record | {"summary": of_mos, "mos": {"pdk": "sky130", "static_power_w": 0.1}})
     chain = make_chain([engine, mos, study])
@@ -395,9 +397,9 @@ def _edited(path, edit):
     path.write_text(json.dumps(record))
 
 
-def _emptied(store):
+def _emptied(store, of=""):
     with sqlite3.connect(store) as connection:
-        connection.execute("DELETE FROM runs")
+        connection.execute(f"DELETE FROM runs {of}")
 
 
 def _with(path, **changed):
@@ -417,16 +419,26 @@ def _of_other_samples(path):
     [
         ("outputs.npz", _truncated, "outputs.npz cannot be read"),
         ("outputs.npz", lambda p: _with(p, v_end=None), "outputs.npz lacks v_end"),
+        ("outputs.npz", lambda p: _with(p, v_end_lowered=None), "outputs.npz lacks v_end_lowered"),
+        ("outputs.npz", lambda p: _with(p, y=None), "outputs.npz lacks y"),
+        # One of the twelve failed.
+        ("outputs.npz", lambda p: _with(p, v_end=np.full((12, 7), np.nan)), "has v_end that are not finite"),
+        ("outputs.npz", lambda p: np.savez(p), "outputs.npz lacks x0, v_end_software"),
         ("outputs.npz", lambda p: _with(p, index=np.zeros(12, int)), "has a sample twice"),
         (
             "outputs.npz",
             lambda p: _with(p, v_end_software=np.full((12, 7), np.nan)),
             "v_end_software that are not finite",
         ),
-        ("outputs.npz", _of_other_samples, "outputs.npz is not of network.kcnet: label is (11,), not (12,)"),
+        ("outputs.npz", _of_other_samples, "outputs.npz is not of this run: label is (11,), not (12,)"),
         ("study.sqlite", lambda p: p.write_bytes(b""), "study.sqlite cannot be read"),
         ("study.sqlite", lambda p: p.write_bytes(b"SQLite format 3\0" + bytes(4096)), "study.sqlite cannot be read"),
         ("study.sqlite", _emptied, "study.sqlite has no runs"),
+        (
+            "study.sqlite",
+            lambda p: _emptied(p, "WHERE sample = 3"),
+            "has 11 of the 12 runs that outputs.npz has samples of",
+        ),
         ("report.json", lambda p: _edited(p, lambda r: r["contract"].update(reached=float("nan"))), "the number NaN"),
         ("report.json", lambda p: p.write_bytes(b"\xff\xfe{}"), "report.json cannot be read"),
         ("report.json", lambda p: p.write_text("[1, 2]"), "report.json is not the record of a run"),

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from kcnet_eda.files import sha256_bytes
 from kcnet_eda.network.graph import Network, labels
 from kcnet_eda.network.store import dump_network
-from kcnet_eda.report.runs import SAMPLES, Run, look_up
+from kcnet_eda.report.runs import Run, look_up
+from kcnet_eda.report.whole import SAMPLES
 from kcnet_eda.study.accuracy import proportion
 from kcnet_eda.study.pvt.chain import CALIBRATED, WORST
 from kcnet_eda.study.simulate import OUTPUTS, RECORD
@@ -182,7 +183,8 @@ def _shared(
             leave(run, f"has no sample, with the same inputs, of those of {', '.join(kept)}")
             continue
         if differ := (common & inputs[run.name].keys()) - both:
-            left_out.append(f"{len(differ)} samples: their inputs in {run.name} are not those in {base}")
+            many = "1 sample: its" if len(differ) == 1 else f"{len(differ)} samples: their"
+            left_out.append(f"{many} inputs in {run.name} are not those in {base}")
         common = both
         kept.append(run.name)
     shared = sorted(common)
@@ -237,9 +239,7 @@ def _by_voltages(step: Step, run: Run, rows: Labels, before: Labels | None, arra
     """A step of which ``run`` has the final voltages in ``array``, and its labels."""
     assert run.network is not None
     v = run.arrays[array][rows]
-    finite = np.isfinite(v).all(axis=1)
-    label = np.full(rows.size, -1)
-    label[finite] = labels(run.network, v[finite])
+    label = finite_labels(run.network, v)
     return _compared(step, run, rows, before, (array, v), (array, label)), label
 
 
@@ -256,6 +256,11 @@ def _reference(first: Run | None, rows: dict[str, Labels], before: Labels | None
         hits = int((software == before).sum())
         step["agreement_before"] = share(hits, own.size, _source(first, own, "v_end_software"))
     return step | {"run": first.name}, software
+
+
+def finite_labels(network: Network, v: Floats) -> Labels:
+    """The labels of final states ``v`` [n, nodes]; -1 where one is not finite."""
+    return np.where(np.isfinite(v).all(axis=1), labels(network, v), -1)
 
 
 def signed_margin(network: Network, v: Floats, of: Labels) -> Floats:

@@ -5,20 +5,17 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from kcnet_eda import __version__
 from kcnet_eda.export.render import render
-from kcnet_eda.network.graph import labels
 from kcnet_eda.report import figures
 from kcnet_eda.report.chain import RAN, make_chain
 from kcnet_eda.report.headline import Row, differences, failures, numbers, verdicts
-from kcnet_eda.report.runs import Run
-from kcnet_eda.report.sample import changed_rows, changed_samples, waveform_keys
-from kcnet_eda.study.simulate import RECORD
+from kcnet_eda.report.runs import Run, as_unread
+from kcnet_eda.report.sample import Labelled, labelled
 from kcnet_eda.study.tables import csv_text
 
 #: Of the record; its schema is docs/report.schema.json.
@@ -29,10 +26,9 @@ def vetted(run: Run) -> Run:
     """``run`` itself, or, where its record is not what this version reads, the run without a record, which says so."""
     try:
         make_chain([run])
-        verdicts(run), numbers(run), failures(run), waveform_keys(run), _confusion(run)
+        verdicts(run), numbers(run), failures(run), [_confusion(circuit) for circuit in labelled(run)]
     except Exception as error:  # another version's record lacks, or has otherwise, whatever is asked of it first
-        problem = f"{RECORD} is not what this version reads: {type(error).__name__} {error}; {run.remedy}"
-        return replace(run, record=None, problems=(*run.problems, problem))
+        return as_unread(run, error)
     return run
 
 
@@ -63,7 +59,7 @@ def combined_record(runs: Sequence[Run]) -> dict[str, Any]:
         },
         "chain": {"shared_samples": chain.shared, "steps": chain.steps, "left_out": chain.left_out},
         "differences": differences(list(runs)),
-        "changed": [changed for run in runs if (changed := _changed(run)) is not None],
+        "changed": [_changed(circuit) for run in runs for circuit in labelled(run)],
     }
 
 
@@ -78,18 +74,18 @@ def combined_html(runs: Sequence[Run], record: dict[str, Any], bodies: Sequence[
         {"name": run.name, "kind": run.kind, "html": figures.with_prefix(html, f"run{number}-"), "number": number}
         for number, (run, html) in enumerate(zip(runs, bodies, strict=True))
     ]
-    changed = {
-        run.name: figures.with_prefix(render("report/changed.html.j2", changed=changed_samples(run)), f"run{number}-")
+    changed = [
+        figures.with_prefix(render("report/changed.html.j2", changed=circuit.changed_samples), f"run{number}-")
         for number, run in enumerate(runs)
-        if changed_rows(run)
-    }
+        for circuit in labelled(run)
+    ]
     ran = [step for step in record["chain"]["steps"] if step["status"] == RAN and step["accuracy"]]
     return render(
         "report/combined.html.j2",
         r=record,
         sections=sections,
         waterfall=figures.waterfall(ran) if ran else None,
-        confusions=[table for run in runs if (table := _confusion(run)) is not None],
+        confusions=[table for run in runs for circuit in labelled(run) if (table := _confusion(circuit)) is not None],
         changed=changed,
         plotly_js=figures.plotly_js(),
     )
@@ -127,32 +123,31 @@ def numbers_csv(record: dict[str, Any]) -> str:
     )
 
 
-def _changed(run: Run) -> Row | None:
+def _changed(circuit: Labelled) -> Row:
     """Samples whose label is not the software's, by their index in the data set, and where the store has their
     waveforms; failed runs are named apart."""
-    rows = changed_rows(run)
-    if rows is None or run.network is None:
-        return None
-    own, software, keys = run.arrays["label"], labels(run.network, run.arrays["v_end_software"]), waveform_keys(run)
+    index = circuit.run.arrays["index"]
     samples = [
         {
-            "sample": int(run.arrays["index"][i]),
+            "sample": int(index[i]),
             "row": i,
-            "software": int(software[i]),
-            "circuit": int(own[i]),
-            "waveform_key": keys.get(i),
+            "software": int(circuit.software[i]),
+            "circuit": int(circuit.label[i]),
+            "waveform_key": circuit.keys.get(i),
         }
-        for i in rows
+        for i in circuit.changed
     ]
-    failed = [int(run.arrays["index"][i]) for i in np.flatnonzero(own < 0)]
-    return {"run": run.name, "n": int(own.size), "samples": samples, "failed": failed}
+    failed = [int(index[i]) for i in circuit.failed]
+    of = {"run": circuit.run.name, "in": circuit.name}
+    return of | {"n": int(circuit.label.size), "samples": samples, "failed": failed}
 
 
-def _confusion(run: Run) -> Row | None:
-    """Counts [true label, circuit's label] with a last column for failed runs; None where there are no labels."""
-    if changed_rows(run) is None or "y" not in run.arrays or run.network is None:
+def _confusion(circuit: Labelled) -> Row | None:
+    """Counts [true label, circuit's label] with a last column for failed runs; None where no label is known."""
+    run = circuit.run
+    if "y" not in run.arrays or run.network is None:
         return None
     n = run.network.readout.size
     counts = np.zeros((n, n + 1), dtype=np.int64)
-    np.add.at(counts, (run.arrays["y"].astype(np.int64), np.where(run.arrays["label"] < 0, n, run.arrays["label"])), 1)
-    return {"run": run.name, "counts": counts.tolist(), "n": int(counts.sum())}
+    np.add.at(counts, (run.arrays["y"].astype(np.int64), np.where(circuit.label < 0, n, circuit.label)), 1)
+    return {"run": run.name, "in": circuit.name, "counts": counts.tolist(), "n": int(counts.sum())}

@@ -8,6 +8,7 @@ import numpy as np
 
 from kcnet_eda.export.render import render
 from kcnet_eda.report import figures
+from kcnet_eda.report.sample import Labelled
 from kcnet_eda.study.pvt.chain import CALIBRATED, WORST
 from kcnet_eda.study.pvt.record import checks
 from kcnet_eda.units import format_si
@@ -25,10 +26,11 @@ LEVEL_TEXT = {
 }
 
 
-def pvt_html(record: dict[str, Any], right: figures.Counts, template: str = PAGE) -> str:
+def pvt_html(record: dict[str, Any], right: figures.Counts, circuits: list[Labelled], template: str = PAGE) -> str:
     """The report as one page, or its body alone by the template :data:`BODY`.
 
-    ``right`` [conditions, dies] are right samples of each die.
+    ``right`` [conditions, dies] are right samples of each die; ``circuits`` are those of the chain, whose
+    changed labels are shown.
     """
     rows, s = record["conditions"], record["summary"]
     places = [(f"{row['corner']}/{row['resistor']}", _column(row)) for row in rows]
@@ -45,6 +47,7 @@ def pvt_html(record: dict[str, Any], right: figures.Counts, template: str = PAGE
         s=s,
         checks=list(checks(record).values()),
         level_text=LEVEL_TEXT,
+        circuits=circuits,
         worst=rows[s["worst_index"]],
         least=min(rows, key=lambda row: row["accuracy"]),
         si=lambda value, unit: f"{100 * value:.2f} %" if unit == "" else format_si(value, unit),

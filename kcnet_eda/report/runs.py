@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import json
-import sqlite3
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kcnet_eda.errors import InvalidInputError
 from kcnet_eda.network.graph import Network
 from kcnet_eda.network.store import load_network
-from kcnet_eda.study.pvt.record import STUDY as PVT
+from kcnet_eda.report.whole import Arrays, Record, Row, counted, odd_arrays, odd_rows, read_rows
 from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, SIMULATE, STORE, command_of
 
-Record = dict[str, Any]
 _T = TypeVar("_T")
-_SOFTWARE = ("x0", "v_end_software", "index")
-#: The arrays that runs of a kind have of their samples, by which they are in the chain; other kinds have none.
-SAMPLES = {SIMULATE: (*_SOFTWARE, "v_end", "label"), PVT: _SOFTWARE}
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
     """What a run folder holds. ``record`` and ``network`` are None and ``arrays`` empty where they cannot be read;
-    ``problems`` say what could not; ``statuses`` counts the rows of the store by status."""
+    ``problems`` say what could not; ``statuses`` counts the run's rows of the store by status."""
 
     path: Path
     name: str
     record: Record | None
-    arrays: dict[str, NDArray[Any]]
+    arrays: Arrays
     network: Network | None
     statuses: dict[str, int]
     problems: tuple[str, ...]
@@ -84,18 +79,29 @@ def read_run(path: Path, name: str) -> Run:
         return otherwise
 
     record: Record | None = read(RECORD, _record, None)
-    no_arrays: dict[str, NDArray[Any]] = {}
-    arrays = read(OUTPUTS, _arrays, no_arrays)
+    arrays: Arrays | None = read(OUTPUTS, _arrays, None)
     network: Network | None = read(NETWORK, load_network, None)
-    if network is not None and (odd := _odd_shapes(arrays, network)):
-        arrays = {}
-        problems.append(f"{OUTPUTS} is not of {NETWORK}: {odd}")
-    if arrays and record is not None and (odd := _odd_samples(arrays, record)):
-        arrays = {}
-        problems.append(f"{OUTPUTS} {odd}")
-    no_rows: dict[str, int] = {}
-    statuses = read(STORE, _statuses, no_rows)
-    return Run(path, name, record, arrays, network, statuses, tuple(problems))
+    no_rows: tuple[list[Row], list[str]] = [], []
+    rows, planned = read(STORE, _rows, no_rows)
+    statuses = dict(sorted(Counter(row.status for row in counted(rows, planned, record)).items()))
+    run = Run(path, name, record, arrays or {}, network, statuses, tuple(problems))
+    if record is None or network is None:
+        return run
+    try:
+        if rows:
+            problems += [f"{STORE} {odd}" for odd in odd_rows(rows, planned, record, run.arrays)]
+        if arrays is not None and (odd := odd_arrays(arrays, record, network)):
+            run = replace(run, arrays={})
+            problems.append(f"{OUTPUTS} {odd}")
+    except Exception as error:  # another version's record has not what says how much there must be
+        return as_unread(replace(run, problems=tuple(problems)), error)
+    return replace(run, problems=tuple(problems))
+
+
+def as_unread(run: Run, error: Exception) -> Run:
+    """``run`` without its record, of which ``error`` says that it is not what this version reads."""
+    problem = f"{RECORD} is not what this version reads: {type(error).__name__} {error}; {run.remedy}"
+    return replace(run, record=None, problems=(*run.problems, problem))
 
 
 class _NotWholeError(Exception):
@@ -112,48 +118,16 @@ def _record(path: Path) -> Record:
     return record
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+def _arrays(path: Path) -> Arrays:
     with np.load(path, allow_pickle=False) as archive:
         return {key: archive[key] for key in archive.files}
 
 
-def _odd_shapes(arrays: dict[str, NDArray[Any]], network: Network) -> str:
-    """What of a run of samples has not the shape that its network gives it; '' where all has."""
-    if "x0" not in arrays:
-        return ""
-    n, nodes = len(arrays["x0"]), network.phases[-1].n_nodes
-    shapes: dict[str, tuple[int, ...]] = {"x0": (n, network.phases[0].n_nodes)}
-    shapes |= {name: (n, nodes) for name in arrays if name.startswith("v_end")}
-    shapes |= dict.fromkeys(("label", "index", "y"), (n,))
-    found = {name: arrays[name].shape for name in shapes if name in arrays}
-    return "; ".join(f"{name} is {of}, not {shapes[name]}" for name, of in found.items() if of != shapes[name])
-
-
-def _odd_samples(arrays: dict[str, NDArray[Any]], record: Record) -> str:
-    """What of the arrays is not as runs of the record's kind write them; '' where all is."""
-    kind, chain = record.get("study", SIMULATE), record.get("chain") or {}
-    wanted = SAMPLES.get(kind, ()) if kind == SIMULATE or chain else ()
-    wanted += tuple(f"v_end_{name}" for name in chain)
-    if lost := [name for name in wanted if name not in arrays]:
-        return f"lacks {', '.join(lost)}"
-    if not wanted:
-        return ""
-    if odd := [name for name in ("x0", "v_end_software") if not np.isfinite(arrays[name]).all()]:
-        return f"has {' and '.join(odd)} that are not finite"
-    return "has a sample twice in its index" if np.unique(arrays["index"]).size < arrays["index"].size else ""
-
-
-def _statuses(store: Path) -> dict[str, int]:
-    """Rows by status; read only, so that a report never changes a run."""
-    connection = sqlite3.connect(f"{store.resolve().as_uri()}?mode=ro", uri=True)
-    try:
-        # A damaged page is met only when it is read: all columns, not the status alone.
-        rows = connection.execute("SELECT * FROM runs").fetchall()
-        if not rows:
-            raise _NotWholeError("has no runs")
-        return dict(connection.execute("SELECT status, count(*) FROM runs GROUP BY status ORDER BY status").fetchall())
-    finally:
-        connection.close()
+def _rows(store: Path) -> tuple[list[Row], list[str]]:
+    rows, planned = read_rows(store)
+    if not rows:
+        raise _NotWholeError("has no runs")
+    return rows, planned
 
 
 def names_of(paths: list[Path]) -> list[str]:

@@ -26,8 +26,9 @@ from kcnet_eda.report.combined import (
 )
 from kcnet_eda.report.latency import latency_html, latency_markdown
 from kcnet_eda.report.pvt import pvt_html
-from kcnet_eda.report.runs import Record, Run, names_of, read_run
-from kcnet_eda.report.sample import changed_samples, shown_sample
+from kcnet_eda.report.runs import Run, names_of, read_run
+from kcnet_eda.report.sample import labelled, shown_sample
+from kcnet_eda.report.whole import Record
 from kcnet_eda.study.adjoint.record import STUDY
 from kcnet_eda.study.latency.record import STUDY as LATENCY
 from kcnet_eda.study.pvt.record import STUDY as PVT
@@ -106,8 +107,10 @@ def _page(run: Run, whole: bool) -> str:
     assert record is not None and run.network is not None
     if run.kind == STUDY:
         return adjoint_html(record, adjoint.PAGE if whole else adjoint.BODY)
+    # Beside other runs what changed there has a place of its own on the page.
+    circuits = labelled(run) if whole else []
     if run.kind == PVT:
-        return pvt_html(record, arrays["right"], pvt.PAGE if whole else pvt.BODY)
+        return pvt_html(record, arrays["right"], circuits, pvt.PAGE if whole else pvt.BODY)
     if run.kind == LATENCY:
         return latency_html(record, arrays, latency.PAGE if whole else latency.BODY)
     return render(
@@ -116,8 +119,7 @@ def _page(run: Run, whole: bool) -> str:
         s=record["summary"],
         plotly_js=figures.plotly_js(),
         digit=shown_sample(run),
-        # Beside other runs these have a place of their own on the page.
-        changed=changed_samples(run) if whole else [],
+        circuits=circuits,
         clouds=_clouds(run.network, record, arrays),
     )
 

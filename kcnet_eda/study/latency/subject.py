@@ -16,6 +16,7 @@ from kcnet_eda.study.accuracy import proportion
 from kcnet_eda.study.latency.bench import Floats, Row
 from kcnet_eda.study.latency.settings import Physical
 from kcnet_eda.study.store import Result
+from kcnet_eda.study.waveform import at_instants
 
 _GRID = 101  # instants of a run at which waveforms are compared
 _HAIR = 1e-12  # accuracies are counts over counts
@@ -50,8 +51,7 @@ class Subject:
                 continue
             label[i] = labels(self.network, result.v_end[None])[0]
             seconds, kept = result.waveform
-            at = np.stack([np.interp(self.tau * t_unit, seconds, column) for column in kept[:, :nodes].T], axis=1)
-            off = at - self.ideal[i][:, 1:]
+            off = at_instants(self.tau * t_unit, seconds, kept[:, :nodes]) - self.ideal[i][:, 1:]
             largest.append(float(np.abs(off).max()))
             rms.append(float(np.sqrt(np.mean(off**2))))
         return {

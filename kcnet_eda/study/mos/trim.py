@@ -24,6 +24,7 @@ from kcnet_eda.progress import Advance, NoProgress, Progress
 from kcnet_eda.study.mos.calibrate import measure
 from kcnet_eda.study.mos.rig import Rig
 from kcnet_eda.study.mos.run import mos_deck, run_in_transistors
+from kcnet_eda.study.waveform import at_instants
 
 Floats = NDArray[np.float64]
 
@@ -126,8 +127,8 @@ def _compared(rig: Rig, mos: MosCircuit, settings: SolverSettings, trained: _Tra
 
     def run(x: Floats, v: Floats) -> _Run:
         way = run_in_transistors(rig, mos_deck(rig, mos, settings, x), cancel=cancel)
-        error = np.abs(way.v - _at(way.tau, trained.times, v)).max()
-        return _Run(float(error), (_at(trained.times, way.tau, way.v) - v)[::_FINER])
+        error = np.abs(way.v - at_instants(way.tau, trained.times, v)).max()
+        return _Run(float(error), (at_instants(trained.times, way.tau, way.v) - v)[::_FINER])
 
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="simulator") as pool:
         found: list[_Run] = []
@@ -140,11 +141,6 @@ def _compared(rig: Rig, mos: MosCircuit, settings: SolverSettings, trained: _Tra
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return found
-
-
-def _at(times: Floats, tau: Floats, v: Floats) -> Floats:
-    """``v`` [tau, nodes] at other ``times``, by straight lines: [times, nodes]."""
-    return np.stack([np.interp(times, tau, way) for way in v.T], axis=1)
 
 
 def _turn(rig: Rig, mos: MosCircuit, turned: Turned) -> MosCircuit:

@@ -12,28 +12,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcnet_eda.network.data import DataSet
+from kcnet_eda.network.graph import Network, labels
 from kcnet_eda.physical.condition import Condition
 from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.study.pvt.dies import NOMINAL
 from kcnet_eda.study.pvt.mos import Transistors
-from kcnet_eda.study.pvt.repeat import Behavioral, Case, Level
+from kcnet_eda.study.pvt.repeat import Behavioral, Case
 from kcnet_eda.study.pvt.work import Shared
+from kcnet_eda.study.simulate import MOST_CHANGED
 from kcnet_eda.study.store import Result
 
 Floats = NDArray[np.float64]
 
 #: Names of the two steps: of their rows in the store, in the record, and of their arrays ``v_end_<name>``.
 CALIBRATED, WORST = "calibrated", "worst"
+_INSTANTS = 101  # of the waveforms that are kept
 
 
 @dataclass(frozen=True, eq=False)
 class ChainStep:
     """Samples at a ``level`` and ``condition``, where the network's cells take ``power`` [W] from the supply."""
 
-    level: Level
+    level: Behavioral | Transistors
     cases: Sequence[Case]
     condition: Condition
     power: float
+
+    def watched(self, samples: Sequence[int]) -> ChainStep:
+        """The step with these samples alone, the first :data:`MOST_CHANGED` of them, that keeps their waveforms."""
+        duration = self.level.dies.cells.network.phases[0].duration
+        level = replace(self.level, outputs_at=np.linspace(0.0, duration, _INSTANTS))
+        return replace(self, level=level, cases=[self.cases[i] for i in samples[:MOST_CHANGED]])
 
     def record(self, shared: Shared) -> dict[str, Any]:
         """Where it is, and what it takes, SI units."""
@@ -60,6 +69,14 @@ def chain_steps(
         power *= by_model(dies.models[worst], there) / by_model(at_home, home)
         steps[WORST] = ChainStep(level, _cases(shared, worst), there, power)
     return steps
+
+
+def changed_labels(network: Network, truth: Floats, results: Sequence[Result]) -> list[int]:
+    """Which of the samples, whose final states are ``truth`` [n, nodes] by the reference, have another label in the
+    ``results`` of a step."""
+    ended = [(i, result.v_end) for i, result in enumerate(results) if result.v_end is not None]
+    software = labels(network, truth)
+    return [i for i, v_end in ended if labels(network, v_end[None])[0] != software[i]]
 
 
 def chain_arrays(

@@ -28,8 +28,9 @@ from kcnet_eda.study.mos.rig import Rig
 from kcnet_eda.study.mos.run import MosDeck, mos_deck, run_in_transistors
 from kcnet_eda.study.pvt.conditions import at_condition
 from kcnet_eda.study.pvt.dies import NOMINAL, Dies
-from kcnet_eda.study.pvt.repeat import Case, draw_cases
+from kcnet_eda.study.pvt.repeat import Case, draw_cases, with_outputs
 from kcnet_eda.study.store import Result, Status
+from kcnet_eda.study.waveform import at_instants
 from kcnet_eda.tools.pdk import prepare
 from kcnet_eda.tools.simulators import NGSPICE
 
@@ -56,6 +57,7 @@ class Transistors:
     name: str = "mos"
     agreement: float = 0.95  # the model's fit error moves digits whose margin is small
     bound: None = None  # for the same reason
+    outputs_at: Floats | None = None
 
     @property
     def settings(self) -> SolverSettings:
@@ -87,7 +89,12 @@ class Transistors:
             run = run_in_transistors(rig, self._deck(case, v0, settings), _SLOWER * timeout_s, folder)
         except KcnetError as error:
             return Result(status_of(error), str(error), time.monotonic() - started)
-        return Result(Status.PASSED, "", run.seconds, round(1024 * run.peak_mib), np.append(0.0, run.v[-1]))
+        scaling, at, kept = self.mos.circuit.scaling, self.outputs_at, None
+        if at is not None:
+            kept = at * scaling.t_unit, at_instants(at, run.tau, run.v)
+        v_end = np.append(0.0, run.v[-1])
+        found = Result(Status.PASSED, "", run.seconds, round(1024 * run.peak_mib), v_end, waveform=kept)
+        return with_outputs(found, self.dies.cells.network, scaling)
 
 
 def transistors(

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,12 +21,14 @@ from kcnet_eda.errors import BadDataError, KcnetError
 from kcnet_eda.export.calibrated import MODULE, CalibratedDie, render_die
 from kcnet_eda.export.testbench import ORDERS, SolverSettings, Window
 from kcnet_eda.files import sha256_bytes, sha256_file
+from kcnet_eda.network.graph import Network
 from kcnet_eda.physical.condition import Condition
 from kcnet_eda.physical.scaling import Scaling
-from kcnet_eda.study.accuracy import wilson
+from kcnet_eda.study.accuracy import decision_time, wilson
 from kcnet_eda.study.batch import status_of
 from kcnet_eda.study.pvt.dies import Dies
 from kcnet_eda.study.store import Result, Status
+from kcnet_eda.study.waveform import at_instants
 from kcnet_eda.tools.locate import find_openvaf
 from kcnet_eda.tools.openvaf import compile_file, shipped, version, with_includes
 from kcnet_eda.tools.rawfile import Waveforms, read_transient
@@ -68,6 +70,10 @@ class Level(Protocol):
     @property
     def settings(self) -> SolverSettings:
         """Solver settings as planned."""
+
+    @property
+    def outputs_at(self) -> Floats | None:
+        """The instants [T_u] at which runs keep the outputs' voltages; None where they keep none."""
 
     @property
     def conditions(self) -> Sequence[Condition]:
@@ -114,6 +120,7 @@ class Behavioral:
     bound: float = 10 * _SETTINGS.error
     """Ten times the error that the settings are chosen for: no rung of the ladder has a larger one, and the engine's
     own is far below it, so what lies beyond is no solution of the case, whoever is wrong."""
+    outputs_at: Floats | None = None
 
     def edges(self, case: Case) -> BuiltEdges:
         """The edges of the case's die."""
@@ -144,7 +151,19 @@ class Behavioral:
 
     def run(self, case: Case, v0: Floats, settings: SolverSettings, folder: Path, timeout_s: float) -> Result:
         """One sample in ngspice."""
-        return run_die(self._deck(case, v0, settings), (MODULE,), self.scaling, v0, folder, timeout_s)
+        at = None if self.outputs_at is None else self.outputs_at * self.scaling.t_unit
+        found = run_die(self._deck(case, v0, settings), (MODULE,), self.scaling, v0, folder, timeout_s, at)
+        return with_outputs(found, self.dies.cells.network, self.scaling)
+
+
+def with_outputs(result: Result, network: Network, scaling: Scaling) -> Result:
+    """``result`` with the waveforms of the outputs alone, in volts, and when they decide, where it has those of all
+    nodes but ground in model units."""
+    if result.waveform is None:
+        return result
+    time_s, v = result.waveform
+    volts = scaling.v_cm + scaling.v_unit * v[:, network.readout - 1]
+    return replace(result, waveform=(time_s, volts), decision_s=decision_time(time_s, volts))
 
 
 def tools_of(modules: Sequence[str], simulator_version: str) -> str:
@@ -179,9 +198,8 @@ def run_die(
         _require_planned(waves, window, scaling.v_cm + scaling.v_unit * v0[1:], raw)
     except KcnetError as error:
         return Result(status_of(error), str(error), time.monotonic() - started)
-    v, kept = (waves.values - scaling.v_cm) / scaling.v_unit, None
-    if instants is not None:
-        kept = instants, np.stack([np.interp(instants, waves.time, wave) for wave in v.T], axis=1)
+    v = (waves.values - scaling.v_cm) / scaling.v_unit
+    kept = None if instants is None else (instants, at_instants(instants, waves.time, v))
     return Result(Status.PASSED, "", time.monotonic() - started, done.peak_kib, np.append(0.0, v[-1]), waveform=kept)
 
 

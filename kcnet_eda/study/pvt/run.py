@@ -31,7 +31,7 @@ from kcnet_eda.study.campaign.farm import make_farm
 from kcnet_eda.study.campaign.ladder import ladder
 from kcnet_eda.study.campaign.runs_table import RUNS_CSV, RUNS_PARQUET, write_runs
 from kcnet_eda.study.mos.export import calibrated_circuit, kit_scaling
-from kcnet_eda.study.pvt.chain import CALIBRATED, WORST, ChainStep, chain_arrays, chain_steps
+from kcnet_eda.study.pvt.chain import CALIBRATED, WORST, ChainStep, chain_arrays, chain_steps, changed_labels
 from kcnet_eda.study.pvt.conditions import grid, measured, nominal
 from kcnet_eda.study.pvt.dies import NOMINAL, Dies, network_cells
 from kcnet_eda.study.pvt.mos import draw_nominal, transistors
@@ -167,6 +167,7 @@ def study_pvt(
         results = _repeat(shared, Behavioral(dies, points, scaling), cases, site)
         arrays |= _of_cases("case", cases, results, cells.network.max_nodes)
         record |= {"check": results.check, "check_mos": None, "chain": None}
+        record |= {"scaling": scaling.as_dict(), "data_grid": data.grid}
         if study.repeat_mos or study.chain:
             level = transistors(dies, points, found.rig, study.models, scaling, progress)
         if study.repeat_mos:
@@ -234,15 +235,25 @@ def _chain(
     shared: Shared, steps: Mapping[str, ChainStep], data: DataSet, source: Path, site: Site
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Run the study's ``steps`` of the reconciliation chain, for its record and outputs; ``source`` is the network's
-    file."""
+    file. Samples whose label changed are run again, the first of them, for their waveforms."""
+    x0 = shared.x0[: shared.study.chain]
+    keys = reference_keys(source, shared.network, x0)
+    truth = reference_states(site.store, keys, shared.network, x0, site.farm.workers, site.progress)
     found, records = {}, {}
     for name, step in steps.items():
         repeated = _repeat(shared, step.level, step.cases, site)
         found[name] = repeated.results
-        records[name] = step.record(shared) | {"simulator": NGSPICE.version(), "check": repeated.check}
-    x0 = shared.x0[: shared.study.chain]
-    keys = reference_keys(source, shared.network, x0)
-    truth = reference_states(site.store, keys, shared.network, x0, site.farm.workers, site.progress)
+        changed = changed_labels(shared.network, truth, repeated.results)
+        watched = step.watched(changed)
+        kept = _repeat(shared, watched.level, watched.cases, site).keys
+        shown = [
+            {"position": i, "sample": int(data.index[i]), "key": key} for i, key in zip(changed, kept, strict=False)
+        ]
+        records[name] = step.record(shared) | {
+            "simulator": NGSPICE.version(),
+            "check": repeated.check,
+            "changed": {"count": len(changed), "shown": shown},
+        }
     return records, chain_arrays(shared, data, truth, found)
 
 
@@ -264,8 +275,9 @@ def _plan(shared: Shared, same: str) -> dict[str, Block]:
 
 @dataclass(frozen=True, eq=False)
 class _Repeated:
-    """Results of cases in their order, and how the engine compares with them; None: no case was asked for."""
+    """Keys and results of cases in their order, and how the engine compares with them; None: no case was asked for."""
 
+    keys: list[str]
     results: list[Result]
     check: dict[str, Any] | None
 
@@ -273,7 +285,7 @@ class _Repeated:
 def _repeat(shared: Shared, level: Level, cases: Sequence[Case], site: Site) -> _Repeated:
     """Repeat cases in ngspice at a level; those in the store that passed are not run again."""
     if not cases:
-        return _Repeated([], None)
+        return _Repeated([], [], None)
     by_key = {_case_key(shared, level, case): case for case in cases}
     names = [condition.name for condition in level.conditions]
     rows = [
@@ -286,18 +298,20 @@ def _repeat(shared: Shared, level: Level, cases: Sequence[Case], site: Site) -> 
     site.in_ngspice(by_key, case_on_worker, Repeat(shared, level, version), what)
     results = [site.store.result(key) for key in by_key]
     engine = [shared.engine(level, case, shared.study.steps) for case in cases]
-    return _Repeated(results, judge(level, shared.network.readout, engine, results))
+    return _Repeated(list(by_key), results, judge(level, shared.network.readout, engine, results))
 
 
 def _case_key(shared: Shared, level: Level, case: Case) -> str:
-    """The hash of all that determines a case, its label and the ladder included, and of what it is run for: two rows of
-    the plan are not one."""
+    """The hash of all that determines a case, its label and the ladder included, and of what it is run for and keeps:
+    two rows of the plan are not one."""
     words = [
         level.name,
         level.key(case, shared.v0(case)),
         str(int(shared.y[case.sample])),
         repr(ladder(level.settings)),
     ]
+    if level.outputs_at is not None:
+        words.append(repr(level.outputs_at.tolist()))
     return sha256_bytes("\n".join(words).encode())
 
 
