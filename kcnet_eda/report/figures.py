@@ -28,6 +28,9 @@ _BELOW = {
 }  # wraps on a narrow page, over nothing
 _MOST_POWERS = 4
 _LABELLED = 64  # pixels: with more of them no number fits into one
+# The function that is the whole library. In parentheses it is compiled when it is read; without, browsers read it once
+# to find its end and again to compile it.
+_WHOLE = re.compile(r"(?<=\? self : this, )(\(\) => \{.*\})(?=\)\);\s*$)", re.DOTALL)
 _AXIS = {
     "gridcolor": "rgba(128,128,128,0.25)",
     "zerolinecolor": "rgba(128,128,128,0.5)",
@@ -40,7 +43,7 @@ def plotly_js() -> str:
     """The library's text, once a page, so that the page needs no network."""
     from plotly.offline import get_plotlyjs
 
-    return str(get_plotlyjs())
+    return _WHOLE.sub(r"(\1)", get_plotlyjs())
 
 
 def waveforms(
