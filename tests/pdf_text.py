@@ -1,4 +1,4 @@
-"""What a PDF printed by Chromium says, page by page, and the size of its sheets; of that printer's plain files alone."""
+"""What a PDF printed by Chromium says, page by page, and the size of its sheets; of its plain files alone."""
 
 from __future__ import annotations
 

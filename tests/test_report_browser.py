@@ -35,15 +35,17 @@ _COLOURS = """[...new Set([...document.querySelectorAll('.plotly-graph-div')].fl
 _TALL = """[...document.querySelectorAll('.wide td:not(.num)')].filter(e => !e.querySelector('pre, code')
   && e.offsetHeight > 8 * 24 && e.offsetWidth < 150).map(e => `${e.offsetWidth} px wide: ${e.textContent}`)"""
 #: Of the page as it is printed: what is wider than the sheet's 1047 px or than its box, or has a toolbar.
-_BEYOND = """[...document.querySelectorAll('table, .wide, .plotly-graph-div, svg.main-svg, .modebar-container')].filter(e =>
-  e.getBoundingClientRect().right > 1047.5 || e.scrollWidth > e.clientWidth + 2 || e.matches('.modebar-container')
-  && e.getBoundingClientRect().width).map(e => `${e.tagName} ${e.getAttribute('class')}: ${e.textContent.slice(0, 40)}`)"""
+_BEYOND = """[...document.querySelectorAll('table, .wide, .plotly-graph-div, .main-svg, .modebar-container')].filter(e =>
+  e.getBoundingClientRect().right > 1047.5 || e.scrollWidth > e.clientWidth + 2
+  || e.matches('.modebar-container') && e.getBoundingClientRect().width)
+  .map(e => `${e.tagName} ${e.getAttribute('class')}: ${e.textContent.slice(0, 40)}`)"""
 #: How wide each figure is, of its box.
 _FILLED = """[...document.querySelectorAll('.plotly-graph-div')].map(g =>
   g.querySelector('svg.main-svg').getBoundingClientRect().width / g.getBoundingClientRect().width)"""
-#: What has to stand together on a sheet: a table's row, where it is no file's text; the names of axes and lines of a figure.
-_TOGETHER = """[...[...document.querySelectorAll('tr')].filter(e => !e.closest('.digit') && !e.querySelector('pre')).map(e =>
-  [e.textContent]), ...[...document.querySelectorAll('.plotly-graph-div')].map(g =>
+#: What has to stand together on a sheet: a table's row, where it is no file's text; the names of a figure's axes and
+#: lines.
+_TOGETHER = """[...[...document.querySelectorAll('tr')].filter(e => !e.closest('.digit') && !e.querySelector('pre'))
+  .map(e => [e.textContent]), ...[...document.querySelectorAll('.plotly-graph-div')].map(g =>
   [...g.querySelectorAll('.xtitle, .ytitle, .legendtext')].map(e => e.textContent))]"""
 # Okabe and Ito's eight, which readers with any of the common colour deficiencies tell apart (Color Universal Design).
 _OKABE_ITO = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}
@@ -128,6 +130,10 @@ def test_the_printed_page_has_every_row_and_figure_whole(page_file, tmp_path):
     assert apart == [] and len(together) > 100
 
 
+def test_the_library_of_the_figures_is_compiled_when_it_is_read():
+    assert "? self : this, (() => {" in plotly_js()[:1000]  # as this version of it begins
+
+
 def test_numbers_of_two_axes_do_not_touch_at_their_corner(tmp_path):
     """Single points and ranges that begin at a power of ten, where the browser names the corner."""
     values = ([1000.0], [100.0, 10_000.0], [3e-3, 0.2], [1.0, 2.0], [0.0, 100.0])
@@ -138,8 +144,7 @@ def test_numbers_of_two_axes_do_not_touch_at_their_corner(tmp_path):
                 pair = (x, (y * 2)[: len(x)])
                 parts.append(lines(f"figure{len(parts)}", {"one": pair}, ("x", "y"), of_log))
     file = tmp_path / "page.html"
-    shell = render("report/page.html.j2", plotly_js=plotly_js())
-    file.write_text(shell.replace("<body>", "<body>" + "".join(parts)))
+    file.write_text(render("report/page.html.j2", title="corners", body="".join(parts), plotly_js=plotly_js()))
 
     async def work(page: Page) -> list[str]:
         await page.open(file.as_uri(), 360, "light")
