@@ -35,8 +35,8 @@ _COLOURS = """[...new Set([...document.querySelectorAll('.plotly-graph-div')].fl
 _TALL = """[...document.querySelectorAll('.wide td:not(.num)')].filter(e => !e.querySelector('pre, code')
   && e.offsetHeight > 8 * 24 && e.offsetWidth < 150).map(e => `${e.offsetWidth} px wide: ${e.textContent}`)"""
 #: Of the page as it is printed: what is wider than the sheet's 1047 px or than its box, or has a toolbar.
-_BEYOND = """[...document.querySelectorAll('table, .wide, .plotly-graph-div, .main-svg, .modebar-container')].filter(e =>
-  e.getBoundingClientRect().right > 1047.5 || e.scrollWidth > e.clientWidth + 2
+_BEYOND = """[...document.querySelectorAll('table, .wide, .plotly-graph-div, .main-svg, .modebar-container')]
+  .filter(e => e.getBoundingClientRect().right > 1047.5 || e.scrollWidth > e.clientWidth + 2
   || e.matches('.modebar-container') && e.getBoundingClientRect().width)
   .map(e => `${e.tagName} ${e.getAttribute('class')}: ${e.textContent.slice(0, 40)}`)"""
 #: How wide each figure is, of its box.
