@@ -26,6 +26,7 @@ from kcnet_eda.dynamics.loss import Loss
 from kcnet_eda.dynamics.loss_gradient import discrete_gradient, relative_error, software_gradient, way_of
 from kcnet_eda.export.adjoint import render_adjoint
 from kcnet_eda.export.circuit import Circuit
+from kcnet_eda.export.render import render
 from kcnet_eda.files import resource_dir
 from kcnet_eda.network.data import load_data
 from kcnet_eda.network.store import load_network, network_path
@@ -96,9 +97,8 @@ def main() -> None:
         }
         counts = [row["steps"] for row in record["convergence"]]
         body = convergence(counts, errors, 2, record["summary"]["requested"])
-        given.plot.write_text(
-            f'<!DOCTYPE html><meta charset="utf-8"><title>Adjoint circuit</title><script>{plotly_js()}</script>{body}'
-        )
+        page = render("report/page.html.j2", title="Adjoint circuit", body=body, plotly_js=plotly_js())
+        given.plot.write_text(page)
         print(f"plot: {given.plot}")
     if given.json:
         given.json.write_text(json.dumps(record, indent=1) + "\n")

@@ -38,6 +38,15 @@ inference: {{samples: 2, draws: 1}}
 physical: {{network: '{net}', data: '{data}', samples: 2, t_units: [300n, 20n], drops: [0.1], noise_draws: 1,
   noise_samples: 2, capacitances: [1p, 1f, 10a]}}
 """
+_ONE_T = """
+network: {net}
+data: {data}
+scaling: null
+size: null
+decision: null
+inference: null
+physical: {{network: '{net}', data: '{data}', samples: 2, t_units: [1u], drops: [], capacitances: []}}
+"""
 
 
 def ring(theta, name="ring", duration=2.0):
@@ -61,16 +70,16 @@ def make_cells(root: Path) -> tuple[Path, Path]:
     return net, data
 
 
-def make_latency(root: Path, net: Path, data: Path) -> Path:
-    """The run folder of a latency study with every section."""
-    file = root / "latency.yaml"
-    file.write_text(_LATENCY.format(net=net, data=data))
-    api.study_latency(file, root / "latency", jobs=1)
-    return root / "latency"
+def make_latency(root: Path, net: Path, data: Path, name: str = "latency") -> Path:
+    """The run folder of a latency study: ``latency`` has every section, ``one_t`` transistors at a single T."""
+    file = root / f"{name}.yaml"
+    file.write_text({"latency": _LATENCY, "one_t": _ONE_T}[name].format(net=net, data=data))
+    api.study_latency(file, root / name, jobs=1)
+    return root / name
 
 
 def make_runs(root: Path) -> dict[str, Path]:
-    """Run folders in ``root`` by name: engine, ngspice, vacask, mos, pvt, latency."""
+    """Run folders in ``root`` by name: engine, ngspice, vacask, mos, pvt, latency, one_t."""
     net, data = make_cells(root)
     runs = {name: root / name for name in ("engine", "ngspice", "vacask", "mos", "pvt")}
     for name in ("engine", "ngspice", "vacask"):
@@ -80,7 +89,7 @@ def make_runs(root: Path) -> dict[str, Path]:
     file = root / "pvt.yaml"
     file.write_text(_PVT.format(net=net, data=data))
     api.study_pvt(file, runs["pvt"])
-    return runs | {"latency": make_latency(root, net, data)}
+    return runs | {name: make_latency(root, net, data, name) for name in ("latency", "one_t")}
 
 
 def latency_schema():

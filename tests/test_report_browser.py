@@ -1,18 +1,23 @@
-"""The combined page in headless Chromium: widths, light and dark, unfolded, by keyboard."""
+"""The combined page in headless Chromium: widths, light and dark, unfolded, by keyboard, on paper."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 from pathlib import Path
 
 import plotly.express as px
 import pytest
 from browse import LAYOUT, Page, with_page
+from pdf_text import read_pdf, squeezed
 from runs_of_cells import make_runs
 
+from kcnet_eda.export.render import render
+from kcnet_eda.report.figures import lines, plotly_js
 from kcnet_eda.report.write import report
 from kcnet_eda.study.simulate import simulate
+from kcnet_eda.tools.browser import print_pdf
 
 _OPEN_ALL = "document.querySelectorAll('details').forEach(d => { d.open = true; })"
 _UNDRAWN = "[...document.querySelectorAll('.plotly-graph-div')].filter(g => !g.querySelector('svg.main-svg')).length"
@@ -26,6 +31,22 @@ _COLOURS = """[...new Set([...document.querySelectorAll('.plotly-graph-div')].fl
   : [t.mode?.includes('lines') && t.line.width ? t.line.color : [], t.fill && t.fill != 'none' ? t.fillcolor : [],
      t.type == 'bar' || t.mode?.includes('markers') ? t.marker.color : [],
      t.error_x?.visible ? t.error_x.color : []].flat())))].filter(c => c)"""
+#: Cells of words that a narrow page makes tall thin columns of.
+_TALL = """[...document.querySelectorAll('.wide td:not(.num)')].filter(e => !e.querySelector('pre, code')
+  && e.offsetHeight > 8 * 24 && e.offsetWidth < 150).map(e => `${e.offsetWidth} px wide: ${e.textContent}`)"""
+#: Of the page as it is printed: what is wider than the sheet's 1047 px or than its box, or has a toolbar.
+_BEYOND = """[...document.querySelectorAll('table, .wide, .plotly-graph-div, .main-svg, .modebar-container')]
+  .filter(e => e.getBoundingClientRect().right > 1047.5 || e.scrollWidth > e.clientWidth + 2
+  || e.matches('.modebar-container') && e.getBoundingClientRect().width)
+  .map(e => `${e.tagName} ${e.getAttribute('class')}: ${e.textContent.slice(0, 40)}`)"""
+#: How wide each figure is, of its box.
+_FILLED = """[...document.querySelectorAll('.plotly-graph-div')].map(g =>
+  g.querySelector('svg.main-svg').getBoundingClientRect().width / g.getBoundingClientRect().width)"""
+#: What has to stand together on a sheet: a table's row, where it is no file's text; the names of a figure's axes and
+#: lines.
+_TOGETHER = """[...[...document.querySelectorAll('tr')].filter(e => !e.closest('.digit') && !e.querySelector('pre'))
+  .map(e => [e.textContent]), ...[...document.querySelectorAll('.plotly-graph-div')].map(g =>
+  [...g.querySelectorAll('.xtitle, .ytitle, .legendtext')].map(e => e.textContent))]"""
 # Okabe and Ito's eight, which readers with any of the common colour deficiencies tell apart (Color Universal Design).
 _OKABE_ITO = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}
 _LARGEST = 15_000_000  # bytes of a page
@@ -34,7 +55,7 @@ _LARGEST = 15_000_000  # bytes of a page
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The digits network before and after, the second with a damaged twin; of cells the whole chain, a study over
-    conditions and one of latency."""
+    conditions and two of latency, the second at a single T."""
     root = tmp_path_factory.mktemp("browser")
     simulate("digits", root / "before", samples=8, simulator="engine", jobs=1)
     shutil.copytree(root / "before", root / "after")
@@ -75,14 +96,63 @@ def test_nothing_lies_over_another_at_any_width_and_scheme(page_file, tmp_path):
 
     async def alone(page: Page) -> dict[str, list[str]]:
         found = {}
-        for name in ("engine", "mos", "pvt", "latency"):  # the runs' own pages, where there is least room
+        for name in ("engine", "mos", "pvt", "latency", "one_t"):  # the runs' own pages, where there is least room
             await page.open((page_file.parent / name / "report.html").as_uri(), 360, "light")
-            found[name] = [*(await page.ask(LAYOUT)), *page.complaints()]
+            while await page.ask(_UNDRAWN):
+                await asyncio.sleep(0.05)
+            found[name] = [*(await page.ask(_TALL)), *(await page.ask(LAYOUT)), *page.complaints()]
         return found
 
     assert not any(asyncio.run(with_page(_browser(), tmp_path / "alone", alone)).values())
     found = asyncio.run(with_page(_browser(), tmp_path / "profile", work))
     assert {place: bad for place, bad in found.items() if bad} == {}
+
+
+def test_the_printed_page_has_every_row_and_figure_whole(page_file, tmp_path):
+    """Of the PDF that ``--pdf`` writes, its text; of the browser's print layout, widths."""
+
+    async def work(page: Page) -> tuple[list[str], list[float], list[list[str]]]:
+        await page.open(page_file.as_uri(), 800, "light")
+        await page.call("Emulation.setEmulatedMedia", media="print")
+        await page.ask("dispatchEvent(new Event('beforeprint'))")
+        await page.draw()
+        size = {"width": 1047, "height": 718, "deviceScaleFactor": 1, "mobile": False}
+        await page.call("Emulation.setDeviceMetricsOverride", **size)
+        await page.draw()
+        return await page.ask(_BEYOND), await page.ask(_FILLED), await page.ask(_TOGETHER)
+
+    beyond, filled, together = asyncio.run(with_page(_browser(), tmp_path / "profile", work))
+    assert beyond == [] and len(filled) > 10 and all(share == pytest.approx(1, abs=0.01) for share in filled)
+    print_pdf(page_file, tmp_path / "page.pdf")
+    sheets, texts = zip(*read_pdf(tmp_path / "page.pdf"), strict=True)
+    assert {(round(width), round(height)) for width, height in sheets} == {(842, 595)}  # A4, lying
+    apart = [own for own in together if not any(all(squeezed(part) in text for part in own) for text in texts)]
+    assert apart == [] and len(together) > 100
+
+
+def test_the_library_of_the_figures_is_compiled_when_it_is_read():
+    assert "? self : this, (() => {" in plotly_js()[:1000]  # as this version of it begins
+
+
+def test_numbers_of_two_axes_do_not_touch_at_their_corner(tmp_path):
+    """Single points and ranges that begin at a power of ten, where the browser names the corner."""
+    values = ([1000.0], [100.0, 10_000.0], [3e-3, 0.2], [1.0, 2.0], [0.0, 100.0])
+    parts = []
+    for x in values:
+        for y in values:
+            for of_log in itertools.product((False, True), repeat=2):
+                pair = (x, (y * 2)[: len(x)])
+                parts.append(lines(f"figure{len(parts)}", {"one": pair}, ("x", "y"), of_log))
+    file = tmp_path / "page.html"
+    file.write_text(render("report/page.html.j2", title="corners", body="".join(parts), plotly_js=plotly_js()))
+
+    async def work(page: Page) -> list[str]:
+        await page.open(file.as_uri(), 360, "light")
+        while await page.ask(_UNDRAWN):
+            await asyncio.sleep(0.05)
+        return [*(await page.ask(LAYOUT)), *page.complaints()]
+
+    assert asyncio.run(with_page(_browser(), tmp_path / "profile", work)) == []
 
 
 def test_every_fold_and_table_is_reached_and_opened_by_keyboard(page_file, tmp_path):

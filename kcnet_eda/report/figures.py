@@ -28,20 +28,22 @@ _BELOW = {
 }  # wraps on a narrow page, over nothing
 _MOST_POWERS = 4
 _LABELLED = 64  # pixels: with more of them no number fits into one
-# A figure keeps the width of its box: a scroll bar that comes after it was drawn is no resize of the window. While it
-# is folded away it has no box. Quotes are double for with_prefix.
-_FOLLOW = (
-    'const g = document.getElementById("ID"); '
-    "new ResizeObserver(() => { if (g.offsetWidth) Plotly.Plots.resize(g); }).observe(g);"
-)
-_AXIS = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.5)", "linecolor": "#8c8c8c"}
+# The function that is the whole library. In parentheses it is compiled when it is read; without, browsers read it once
+# to find its end and again to compile it.
+_WHOLE = re.compile(r"(?<=\? self : this, )(\(\) => \{.*\})(?=\)\);\s*$)", re.DOTALL)
+_AXIS = {
+    "gridcolor": "rgba(128,128,128,0.25)",
+    "zerolinecolor": "rgba(128,128,128,0.5)",
+    "linecolor": "#8c8c8c",
+    "ticklabelstandoff": 6,  # at the corner of a plot the first numbers of both axes would touch
+}
 
 
 def plotly_js() -> str:
     """The library's text, once a page, so that the page needs no network."""
     from plotly.offline import get_plotlyjs
 
-    return str(get_plotlyjs())
+    return _WHOLE.sub(r"(\1)", get_plotlyjs())
 
 
 def waveforms(
@@ -172,14 +174,10 @@ def _fragment(figure: go.Figure, div_id: str) -> str:
         font={"color": "#7a7a7a", "size": 14},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#8c8c8c"},
     )
-    return str(
-        figure.to_html(
-            full_html=False,
-            include_plotlyjs=False,
-            div_id=div_id,
-            config={"displaylogo": False},
-            post_script=_FOLLOW.replace("ID", div_id),
-        )
+    # The page draws it, when its library is there; JSON of plotly's has no "<" that could end the script.
+    return (
+        f'<div id="{div_id}" class="plotly-graph-div" style="height:{figure.layout.height}px"></div>'
+        f'<script type="application/json">{figure.to_json()}</script>'
     )
 
 
@@ -382,6 +380,4 @@ def waterfall(steps: list[dict[str, Any]]) -> str:
 
 def with_prefix(fragments: str, prefix: str) -> str:
     """HTML with the ids of its figures renamed, so that pages of several runs can stand on one."""
-    for name in re.findall(r'<div id="([^"]+)" class="plotly-graph-div"', fragments):
-        fragments = fragments.replace(f'"{name}"', f'"{prefix}{name}"')
-    return fragments
+    return re.sub(r'(<div id=")([^"]+" class="plotly-graph-div")', rf"\g<1>{prefix}\g<2>", fragments)
