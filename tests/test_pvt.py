@@ -311,8 +311,8 @@ def test_a_repeat_is_run_again_where_the_device_or_its_compiler_changed(
     api.study_pvt(study, out)
     assert len(ran) == 4
     other = tmp_path / "kc_cal_relu.va"
-    other.write_text(pvt_repeat._source("kc_cal_relu").read_text() + "// changed\n")
-    monkeypatch.setattr(pvt_repeat, "_source", lambda module: other)
+    other.write_text(pvt_repeat.shipped("kc_cal_relu").read_text() + "// changed\n")
+    monkeypatch.setattr(pvt_repeat, "shipped", lambda module: other)
     api.study_pvt(study, out)
     assert len(ran) == 6
 
