@@ -214,18 +214,24 @@ def lines(
     titles: tuple[str, str],
     logarithmic: tuple[bool, bool] = (False, False),
     markers: bool = True,
+    steps: bool = False,
     upright: dict[str, float] | None = None,
 ) -> str:
     """An HTML fragment: each of ``series`` (abscissae, ordinates) by its name; ``titles`` and ``logarithmic`` of x and
-    y; ``upright`` are abscissae to be marked, by their text."""
+    y; ``steps``: an ordinate holds up to the next; ``upright`` are abscissae to be marked, by their text."""
     figure = go.Figure()
     for number, (name, (x, y)) in enumerate(series.items()):
         figure.add_scatter(
             x=x,
             y=y,
-            mode="lines+markers" if markers else "lines",
+            mode="lines+markers" if markers and not steps else "lines",
             name=name,
-            line={"color": _COLOURS[number % len(_COLOURS)], "width": 2, "dash": _DASHES[number % len(_DASHES)]},
+            line={
+                "color": _COLOURS[number % len(_COLOURS)],
+                "width": 2,
+                "dash": _DASHES[number % len(_DASHES)],
+                "shape": "hv" if steps else "linear",
+            },
             marker={"symbol": _SYMBOLS[number % len(_SYMBOLS)], "size": 8},
         )
     for number, (text, at) in enumerate((upright or {}).items()):
@@ -253,7 +259,8 @@ def _powers(values: list[list[float]]) -> dict[str, Any]:
     shown = np.concatenate([np.asarray(own, dtype=np.float64) for own in values])
     shown = shown[shown > 0]
     span = float(np.log10(shown.max() / shown.min())) if shown.size else 0.0
-    return {"type": "log", "exponentformat": "power", "dtick": max(1, math.ceil(span / _MOST_POWERS))}
+    powers = {"dtick": max(1, math.ceil(span / _MOST_POWERS))} if span >= 1 else {}  # within a decade there may be none
+    return {"type": "log", "exponentformat": "power", **powers}
 
 
 def band(

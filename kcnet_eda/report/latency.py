@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kcnet_eda.export.render import render
 from kcnet_eda.report import figures
-from kcnet_eda.study.latency.record import BOUND_BY, NOT_RUN, QUANTITY, TABLES
+from kcnet_eda.study.latency.record import BOUND_BY, NOT_RUN, QUANTITY, TABLES, kit_names
 from kcnet_eda.study.tables import markdown_text
 
 #: The templates of the whole page, and of its body as a section of a combined page.
@@ -92,7 +92,7 @@ def _decision(section: Record) -> list[str]:
     lost = [100 * p["lost"] for p in section["jitter"] if p["sigma_s"]]
     return [
         figures.band("exit", t, value, low, high, ("read at, of T", "accuracy, % (95 % band)")),
-        figures.lines("decided", {"decided": (decided, share)}, ("time, of T", "samples decided, %"), markers=False),
+        figures.lines("decided", {"decided": (decided, share)}, ("time, of T", "samples decided, %"), steps=True),
         figures.lines(
             "jitter",
             {"lost": (sigma, lost)},
@@ -120,7 +120,7 @@ def _physical(section: Record) -> list[str]:
     points = [p for p in section["points"] if p["passed"]]
     if not points:
         return []
-    names = _kit_names(section["kits"])
+    names = kit_names(section["kits"])
     shares, errors, energies = {}, {}, {}
     for at in dict.fromkeys((p["kit"], p["current_factor"]) for p in points):
         own = [p for p in points if (p["kit"], p["current_factor"]) == at]
@@ -156,15 +156,6 @@ def _physical(section: Record) -> list[str]:
 
 def _accuracies(rows: list[Record], of: Callable[[Record], Record]) -> tuple[list[float], list[float]]:
     return [row["c"] for row in rows], [100 * of(row)["value"] for row in rows]
-
-
-def _kit_names(kits: list[Record]) -> list[str]:
-    """The name of each kit's block; where several are of one kit with the network, and with a number where that is not
-    enough."""
-    names = [kit["pdk"] for kit in kits]
-    if len({*names}) < len(names):
-        names = [f"{kit['pdk']}, {kit['network']}" for kit in kits]
-    return [f"{name} ({i + 1})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def _by_kit(names: list[str], rows: list[Record], shown: Callable[[Record], bool]) -> list[tuple[str, list[Record]]]:

@@ -144,9 +144,9 @@ def noise_against_c(noisy: Noisy, subject: Subject) -> tuple[list[Row], Row | No
     """The samples of ``subject`` in ngspice and all samples in the engine at each C, the engine's accuracy without
     noise, and the runs that failed."""
     bench, section, kit = noisy.bench, noisy.section, noisy.kit
-    # That of the slowest T too: where noise is too much even there, so is the T that the others are compared with.
-    slowest = float(f"{kit_scaling(kit, None, max(section.t_units)).c:.9g}")
-    sizes = sorted({*section.capacitances, slowest}, reverse=True)
+    # Those of slower speeds too: noise that is not known there would leave open what ends the speed.
+    speeds = (float(f"{kit_scaling(kit, None, t_unit).c:.9g}") for t_unit in section.t_units)
+    sizes = sorted({*section.capacitances, *(c for c in speeds if c > max(section.capacitances))}, reverse=True)
     counts = [noisy.in_engine(math.inf, 1), *(noisy.in_engine(c, section.noise_draws) for c in sizes)]
     circuits = [noisy.in_circuit(subject, c) for c in sizes]
     runs = [task for tasks in circuits for task in tasks]
@@ -165,11 +165,12 @@ def noise_against_c(noisy: Noisy, subject: Subject) -> tuple[list[Row], Row | No
     return rows, free, [*failures(counts, counted), *failures(runs, ran)]
 
 
-def accuracy_kept(subject: Subject, row: Row, noise_free: Row) -> bool:
-    """Whether at a C labels in ngspice and accuracy in the engine are as asked."""
-    of_engine = row["engine"]["accuracy"]
-    lost = math.inf if of_engine is None else noise_free["value"] - of_engine["value"]
-    return subject.labels_kept(row) and subject.loss_allowed(lost)
+def accuracy_kept(subject: Subject, row: Row, noise_free: Row) -> bool | None:
+    """Whether at a C labels in ngspice and accuracy in the engine are as asked; None where runs failed."""
+    of_engine, labels = row["engine"]["accuracy"], subject.labels_kept(row)
+    if of_engine is None or labels is None:
+        return None
+    return labels and subject.loss_allowed(noise_free["value"] - of_engine["value"])
 
 
 def _share(result: Result) -> Row | None:

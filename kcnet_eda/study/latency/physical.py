@@ -9,6 +9,7 @@ Noise is :mod:`kcnet_eda.study.latency.noise`'s.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
@@ -27,8 +28,9 @@ from kcnet_eda.physical.calibration import CellGroup
 from kcnet_eda.physical.pdk import Pdk, load_pdk
 from kcnet_eda.physical.thermal import ktc_noise
 from kcnet_eda.study.accuracy import proportion
+from kcnet_eda.study.campaign.failures import DIGITS
 from kcnet_eda.study.latency.bench import Floats, LatencyBench, Row, Task, failures, right_means
-from kcnet_eda.study.latency.limits import Limit, crossing, fastest_kept, in_order, over_next
+from kcnet_eda.study.latency.limits import Limit, binds, crossing, fastest_kept, in_order, over_next, refuted
 from kcnet_eda.study.latency.noise import Noisy, accuracy_kept, noise_against_c, noisy_network
 from kcnet_eda.study.latency.pareto import not_dominated
 from kcnet_eda.study.latency.settings import LatencyStudy, Physical
@@ -112,6 +114,7 @@ def _run_kit(bench: LatencyBench, block: Block) -> Row:
     limits: list[Row] = []
     supply: list[Row] = []
     mos_noise: list[Row] = []
+    otherwise: list[bool | None] = []  # whether something else than C ends the speed, for each unit current
     noisy = noisy_network(bench, section, network, data, kit)
     noise, noise_free, failed = noise_against_c(noisy, with_noise) if noisy is not None else ([], None, [])
     for factor in section.currents:
@@ -127,6 +130,7 @@ def _run_kit(bench: LatencyBench, block: Block) -> Row:
         speed = network.duration * rig.pdk.operating.v0 / rig.pdk.operating.i0
         found = [*_limits(subject, own), *_noise_limits(with_noise, noise, noise_free, speed)]
         limits += [{"current_factor": factor} | row for row in _ordered(found)]
+        otherwise.append(refuted(found, (PINS, NOISY_WAVEFORM, NOISE)))
         if factor == section.currents[0]:
             supply, missed = _supply(bench, subject, rig, groups, own[0])
             failed += missed
@@ -156,6 +160,7 @@ def _run_kit(bench: LatencyBench, block: Block) -> Row:
         "mos_noise": mos_noise,
         "supply": supply,
         "knee": _knee(points, limits),
+        "other_than_c": None if None in otherwise else any(otherwise),
         "failed": failed,
     }
 
@@ -210,22 +215,27 @@ def _tasks(
     same = [sha256_bytes(mos.netlist(supply_ohms=supply_ohms).encode()), rig.header(), rig.models.sha256, str(settings)]
 
     def task(i: int, x0: Floats) -> Task:
+        words = " ".join([*same, sha256_bytes(x0.tobytes())])
+        if noisy is not None:
+            words = f"{words} {noisy.words(scaling.c)} {noisy.die.model} {POINTS} {i}"
+            words = f"{words} {tools_of(MODULES, NGSPICE.version())}"
+
         def make() -> Result:
             v0, noise = x0, ""
             if noisy is not None:
                 v0, drawn = noisy.start(i, x0, scaling.c)
                 noise = noise_lines(noisy.die, scaling, drawn)
             deck = mos_deck(rig, mos, settings, v0, supply_ohms, noise)
-            run = run_in_transistors(rig, deck, subject.section.timeout_s, cancel=bench.cancel)
+            folder = bench.out / "work" / VARIANT / sha256_bytes(words.encode())[:DIGITS]
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            run = run_in_transistors(rig, deck, subject.section.timeout_s, folder, bench.cancel)
+            shutil.rmtree(folder)
             kept = np.concatenate([run.v, run.supply[:, None]], axis=1)
             end = np.append(0.0, run.v[-1])
             waveform = run.tau * scaling.t_unit, kept
             return Result(Status.PASSED, "", run.seconds, int(run.peak_mib * 1024), end, None, waveform)
 
-        words = " ".join([*same, sha256_bytes(x0.tobytes())])
-        if noisy is not None:
-            words = f"{words} {noisy.words(scaling.c)} {noisy.die.model} {POINTS} {i}"
-            words = f"{words} {tools_of(MODULES, NGSPICE.version())}"
         return Task(words, i, VARIANT, NGSPICE.name, NGSPICE.version(), make)
 
     return [task(i, x0) for i, x0 in enumerate(subject.x0)]
@@ -274,19 +284,20 @@ def _noise_limits(subject: Subject, rows: Sequence[Row], noise_free: Row | None,
 
 
 def _ordered(found: Sequence[Limit]) -> list[Row]:
-    """Limits as rows, the one that binds first in front."""
+    """Limits as rows, the one that is to bind first in front; whether it surely does."""
     ordered = in_order(found)
     rows = []
     for place, (limit, after) in enumerate(zip_longest(ordered, ordered[1:])):
         over, at_least = (None, False) if after is None else over_next(limit, after)
-        rows.append({"binds": place == 0} | asdict(limit) | {"over_next": over, "over_next_at_least": at_least})
+        own = {"binds": place == 0 and binds(ordered)} | asdict(limit)
+        rows.append({"first": place == 0} | own | {"over_next": over, "over_next_at_least": at_least})
     return rows
 
 
 def _knee(points: Sequence[Row], limits: Sequence[Row]) -> Row | None:
     """The fastest T, over the unit currents, that no limit rules out, with what was measured at the nearest slower T;
     None where the slowest T tried misses a limit at each."""
-    held = [row for row in limits if row["binds"] and row["t_s"] is not None]
+    held = [row for row in limits if row["first"] and row["t_s"] is not None]
     if not held:
         return None
     binding = min(held, key=lambda row: float(row["t_s"]))
@@ -305,7 +316,7 @@ def _knee(points: Sequence[Row], limits: Sequence[Row]) -> Row | None:
         "by": binding["of"],
         "over_next": binding["over_next"],
         "over_next_at_least": binding["over_next_at_least"],
-        "bracketed": binding["missed_s"] is not None,
+        "bracketed": binding["binds"],
         "measured_at_s": at["t_total_s"],
     } | {name: at[name] for name in kept}
 

@@ -107,7 +107,9 @@ def _verdicts(sections: Mapping[str, Row]) -> list[Row]:
         told = {"holds": holds, "found": found} if ran else {"holds": None, "found": NOT_RUN}
         return {"claim": claim, "section": name} | told | {"limit": limit}
 
-    worst, over = scaling.get("largest_from_first"), whole.get("total_over_t")
+    worst, kits = scaling.get("largest_from_first"), mos.get("kits", [])
+    ran = any(row["status"] == Status.PASSED for row in whole.get("samples", []))
+    over = whole["total_over_t"] if ran else None
     exponents = {law["of"]: law["exponent"] for law in size.get("laws", []) if law["of"] in MEASURED and law["stated"]}
     laws = "; ".join(f"{QUANTITY[name]} grows as edges^{value:.2f}" for name, value in exponents.items())
     return [
@@ -115,7 +117,7 @@ def _verdicts(sections: Mapping[str, Row]) -> list[Row]:
             "v(T) does not depend on the scale, from (1 F, 1 s) down",
             "scaling",
             scaling.get("kept"),
-            f"largest difference {worst:.1e} of the range" if worst is not None else "no run passed",
+            f"largest difference {worst:.1e} of the range" if worst is not None else "not known, since runs failed",
             True,
         ),
         verdict(
@@ -135,20 +137,26 @@ def _verdicts(sections: Mapping[str, Row]) -> list[Row]:
         verdict(
             "T can be made as short as C allows",
             "physical",
-            _as_short_as_c_allows(mos.get("kits", [])),
-            "; ".join(_binding(kit) for kit in mos.get("kits", [])),
+            _as_short_as_c_allows(kits),
+            "; ".join(map(_binding, kits, kit_names(kits))),
             False,
         ),
     ]
 
 
 def _as_short_as_c_allows(kits: Sequence[Row]) -> bool | None:
-    """Whether in every kit pins have all of C before anything else ends the speed; None where a kit was not run so fast
-    that anything did."""
-    knees = [kit["knee"] for kit in kits]
-    if any(knee is None or (knee["bracketed"] and knee["by"] != "pins") for knee in knees):
-        return False
-    return True if all(knee["bracketed"] for knee in knees) else None
+    """Whether in no kit anything else ends the speed before C does; None where that is not known of one."""
+    found = [kit["other_than_c"] for kit in kits]
+    return False if any(found) else None if None in found or not found else True
+
+
+def kit_names(kits: Sequence[Row]) -> list[str]:
+    """The name of each kit's block; where several are of one kit with the network, and with a number where that is not
+    enough."""
+    names = [kit["pdk"] for kit in kits]
+    if len({*names}) < len(names):
+        names = [f"{kit['pdk']}, {kit['network']}" for kit in kits]
+    return [f"{name} ({i + 1})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def _sizes(size: Row) -> str:
@@ -164,14 +172,14 @@ def _sizes(size: Row) -> str:
     return there + (f"; failed at {', '.join(map(str, failed))} edges" if failed else "")
 
 
-def _binding(kit: Row) -> str:
+def _binding(kit: Row, name: str) -> str:
     """What ends the speed in a kit, in words."""
     knee = kit["knee"]
     if knee is None:
-        return f"in {kit['pdk']} not even at the slowest T tried"
+        return f"in {name} not shown at any T tried"
     by = BOUND_BY[knee["by"]]
     least = "at least " if knee["over_next_at_least"] else ""
     over = f", {least}{knee['over_next']:.3g} times the next limit" if knee["over_next"] is not None else ""
     at = f" at {knee['current_factor']:g} I_u" if knee["current_factor"] != 1 else ""
-    found = f"in {kit['pdk']}{at} down to T = {format_si(knee['t_total_s'], 's', 3)}"
-    return f"{found}, where {by}{over}" if knee["bracketed"] else f"{found}; nothing faster was tried"
+    found = f"in {name}{at} down to T = {format_si(knee['t_total_s'], 's', 3)}"
+    return f"{found}, where {by}{over}" if knee["bracketed"] else f"{found}; what ends it is not known"

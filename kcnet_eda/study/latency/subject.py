@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,8 +65,10 @@ class Subject:
             "wall_s": float(np.mean([r.wall_s for r in results])),
         }
 
-    def labels_kept(self, judged: Row) -> bool:
-        """Whether labels agree with software, and accuracy is, as asked."""
+    def labels_kept(self, judged: Row) -> bool | None:
+        """Whether labels agree with software, and accuracy is, as asked; None where runs failed."""
+        if judged["passed"] < judged["n"]:
+            return None
         lost = self.software_right / len(self.y) - judged["accuracy"]["value"]
         return bool(judged["agreement"]["value"] >= self.section.agreement and self.loss_allowed(lost))
 
@@ -75,14 +76,14 @@ class Subject:
         """Whether so much accuracy may be lost."""
         return bool(lost <= self.section.accuracy_loss + _HAIR)
 
-    def error(self, judged: Row) -> float:
-        """The largest node error of a run, median over the samples, V_u; infinite where runs failed."""
-        found = judged["error_median"]
-        return math.inf if found is None or judged["passed"] < judged["n"] else float(found)
+    def error(self, judged: Row) -> float | None:
+        """The largest node error of a run, median over the samples, V_u; None where runs failed."""
+        return judged["error_median"] if judged["passed"] == judged["n"] else None
 
-    def waveform_kept(self, judged: Row) -> bool:
-        """Whether nodes are as near to the trained waveforms as asked."""
-        return self.error(judged) <= self.section.node_error
+    def waveform_kept(self, judged: Row) -> bool | None:
+        """Whether nodes are as near to the trained waveforms as asked; None where runs failed."""
+        error = self.error(judged)
+        return None if error is None else error <= self.section.node_error
 
 
 def subject_of(section: Physical, network: Network, data: DataSet, count: int) -> Subject:
