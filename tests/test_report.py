@@ -74,7 +74,7 @@ def test_the_chain_is_what_the_arrays_say(runs, tmp_path):
     changed = {row["run"]: row for row in record["changed"]}["after"]
     assert [row["sample"] for row in changed["samples"]] == [0] and changed["failed"] == [1]
     html = page.read_text()
-    assert "planned runs: timed_out" in html and "https://" not in html.replace(_plotly(), "")
+    assert "planned runs failed: timed_out" in html and "https://" not in html.replace(_plotly(), "")
 
 
 def _of_conditions(network, like):

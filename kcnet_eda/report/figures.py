@@ -26,7 +26,7 @@ _BELOW = {
     "y": 0.0,
     "yanchor": "bottom",
 }  # wraps on a narrow page, over nothing
-_MOST_POWERS = 4
+_MOST_POWERS = 3
 _LABELLED = 64  # pixels: with more of them no number fits into one
 # The function that is the whole library. In parentheses it is compiled when it is read; without, browsers read it once
 # to find its end and again to compile it.
@@ -259,8 +259,9 @@ def _powers(values: list[list[float]]) -> dict[str, Any]:
     shown = np.concatenate([np.asarray(own, dtype=np.float64) for own in values])
     shown = shown[shown > 0]
     span = float(np.log10(shown.max() / shown.min())) if shown.size else 0.0
-    powers = {"dtick": max(1, math.ceil(span / _MOST_POWERS))} if span >= 1 else {}  # within a decade there may be none
-    return {"type": "log", "exponentformat": "power", **powers}
+    # Within a decade there may be no power of ten: 2 and 5 are named too.
+    tick: str | int = "D2" if 0 < span < 1 else max(1, math.ceil(span / _MOST_POWERS))
+    return {"type": "log", "exponentformat": "power", "dtick": tick}
 
 
 def band(

@@ -100,7 +100,11 @@ def _of_limit(limit: Row) -> str:
 def failures(run: Run) -> list[str]:
     """What is wrong with the run, in words: parts that cannot be read, and rows of the store that did not pass."""
     bad = {status: n for status, n in run.statuses.items() if status != Status.PASSED}
-    rows = [f"{n} of {sum(run.statuses.values())} planned runs: {status}" for status, n in bad.items()]
+    of = sum(run.statuses.values())
+    rows = [
+        f"{n} of {of} planned runs {'not run yet' if status == Status.PLANNED else f'failed: {status}'}"
+        for status, n in bad.items()
+    ]
     told = look_up(run.record, "failed") or look_up(run.record, "failures") or []
     first = [f"the first: {told[0].get('message', '')}"] if told else []
     if told and told[0].get("folder"):
