@@ -23,6 +23,7 @@ from kcnet_eda.study.latency import noise
 from kcnet_eda.study.latency import physical as latency_physical
 from kcnet_eda.study.latency.limits import Limit, binds, fastest_kept, in_order, over_next, refuted
 from kcnet_eda.study.latency.limits import crossing as where_crossed
+from kcnet_eda.study.latency.record import kit_names
 from kcnet_eda.study.store import Result, Status, open_store
 
 # The limits
@@ -251,6 +252,19 @@ def test_a_kit_of_which_no_run_passes_is_said_and_the_rest_is_reported(
     assert "no run passed" in page and "even at the slowest one tried a limit is missed, or runs failed" in page
     assert record["summary"]["verdicts"][3]["holds"] is None and x["kits"][0]["other_than_c"] is None
     assert "Noise was not tried" in page
+
+
+@pytest.mark.parametrize(
+    ("rows", "names"),
+    [
+        ([("a", "n", [1.0]), ("b", "n", [1.0])], ["a", "b"]),
+        ([("a", "n", [1.0]), ("a", "m", [1.0])], ["a, n", "a, m"]),
+        ([("a", "n", [1.0]), ("a", "n", [2.0])], ["a, 1 I_u", "a, 2 I_u"]),
+        ([("a", "n", [1.0]), ("a", "n", [1.0])], ["a, n, 1 I_u (1)", "a, n, 1 I_u (2)"]),
+    ],
+)
+def test_blocks_are_named_by_what_tells_them_apart(rows: Any, names: list[str]) -> None:
+    assert kit_names([dict(zip(("pdk", "network", "currents"), row, strict=True)) for row in rows]) == names
 
 
 def test_a_list_of_blocks_is_a_kit_each_and_a_bad_one_is_named(ring: str, tmp_path: Path) -> None:

@@ -145,6 +145,7 @@ def _run_kit(bench: LatencyBench, block: Block) -> Row:
         "pdk": kit.name,
         "network": network.name,
         "edges": network.n_edges,
+        "currents": list(section.currents),
         "n": n,
         "right_means": right_means(data),
         "software_accuracy": proportion(subject.software_right, n),

@@ -151,12 +151,22 @@ def _as_short_as_c_allows(kits: Sequence[Row]) -> bool | None:
 
 
 def kit_names(kits: Sequence[Row]) -> list[str]:
-    """The name of each kit's block; where several are of one kit with the network, and with a number where that is not
-    enough."""
-    names = [kit["pdk"] for kit in kits]
-    if len({*names}) < len(names):
-        names = [f"{kit['pdk']}, {kit['network']}" for kit in kits]
-    return [f"{name} ({i + 1})" if names.count(name) > 1 else name for i, name in enumerate(names)]
+    """The name of each kit's block: with the network and its unit currents only where that tells blocks apart, and with
+    a number where nothing does."""
+    own = [
+        {"pdk": kit["pdk"], "network": kit["network"], "currents": _currents(kit["currents"]) or "1 I_u"}
+        for kit in kits
+    ]
+    for parts in (("pdk",), ("pdk", "network"), ("pdk", "currents"), ("pdk", "network", "currents")):
+        names = [", ".join(kit[part] for part in parts) for kit in own]
+        if len({*names}) == len(names):
+            return names
+    return [f"{name} ({i + 1})" for i, name in enumerate(names)]
+
+
+def _currents(factors: Sequence[float]) -> str:
+    """Unit currents over the kit's, in words; nothing of the kit's own alone."""
+    return "" if list(factors) == [1.0] else f"{' and '.join(f'{factor:g}' for factor in factors)} I_u"
 
 
 def _sizes(size: Row) -> str:
@@ -180,6 +190,7 @@ def _binding(kit: Row, name: str) -> str:
     by = BOUND_BY[knee["by"]]
     least = "at least " if knee["over_next_at_least"] else ""
     over = f", {least}{knee['over_next']:.3g} times the next limit" if knee["over_next"] is not None else ""
-    at = f" at {knee['current_factor']:g} I_u" if knee["current_factor"] != 1 else ""
+    current = _currents([knee["current_factor"]])
+    at = f" at {current}" if current and current not in name else ""
     found = f"in {name}{at} down to T = {format_si(knee['t_total_s'], 's', 3)}"
     return f"{found}, where {by}{over}" if knee["bracketed"] else f"{found}; what ends it is not known"
