@@ -92,8 +92,8 @@ def make_runs(root: Path) -> dict[str, Path]:
     return runs | {name: make_latency(root, net, data, name) for name in ("latency", "one_t")}
 
 
-def latency_schema():
-    """What docs/latency.schema.json says a latency study's record is."""
-    schema = json.loads((Path(__file__).parents[1] / "docs/latency.schema.json").read_text())
+def published(name):
+    """What the schema ``docs/<name>.schema.json`` says a record is."""
+    schema = json.loads((Path(__file__).parents[1] / f"docs/{name}.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)

@@ -16,7 +16,7 @@ import pytest
 from conftest import decaying, make_network, repeating, repeating_solution
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs_of_cells import latency_schema
+from runs_of_cells import published
 from scipy.stats import norm
 from typer.testing import CliRunner
 
@@ -421,7 +421,7 @@ def test_a_run_that_fails_is_in_the_denominator_and_on_the_first_screen(
     )
     assert done.exit_code == 1, done.output
     record = json.loads((tmp_path / "run/report.json").read_text())
-    latency_schema().validate(record)
+    published("latency").validate(record)
     row = record["sections"]["scaling"]["rows"][12]
     assert (row["n"], row["passed"], row["labels_as_software"], row["from_first"]) == (1, 0, 0, None)
     # Of one scale nothing is known: the claim is not refuted by that, nor a limit missed.

@@ -13,7 +13,7 @@ import pytest
 from conftest import make_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs_of_cells import latency_schema
+from runs_of_cells import published
 
 from kcnet_eda import api
 from kcnet_eda.errors import InvalidInputError, RunTimeoutError
@@ -191,7 +191,7 @@ def test_a_noisy_run_that_fails_says_nothing_of_smaller_c_and_is_tried_again(
     more = "samples: 1, t_units: [300n], drops: [], noise_draws: 1, noise_samples: 2, capacitances: [3p, 10f]"
     file = study(ring, tmp_path, more)
     record = api.study_latency(file, tmp_path / "run", jobs=2)
-    latency_schema().validate(record)
+    published("latency").validate(record)
     x = record["sections"]["physical"]
     large, little = x["noise"]
     assert [(row["passed"], row["n"]) for row in x["noise"]] == [(2, 2), (1, 2)] and -1 in little["labels"]
@@ -247,7 +247,7 @@ def test_a_kit_of_which_no_run_passes_is_said_and_the_rest_is_reported(
     x = record["sections"]["physical"]
     assert x["knee"] is None and [p["passed"] for p in x["points"]] == [0, 0] and x["supply"] == []
     assert record["summary"]["failed_runs"] == 4
-    latency_schema().validate(record)
+    published("latency").validate(record)
     page = (tmp_path / "run/report.html").read_text()
     assert "no run passed" in page and "even at the slowest one tried a limit is missed, or runs failed" in page
     assert record["summary"]["verdicts"][3]["holds"] is None and x["kits"][0]["other_than_c"] is None

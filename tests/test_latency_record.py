@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs_of_cells import latency_schema, make_cells, make_latency
+from runs_of_cells import make_cells, make_latency, published
 from scipy.integrate import trapezoid
 
 from kcnet_eda.dynamics.reference import trajectory
@@ -126,7 +126,7 @@ def test_numbers_drawn_at_random_are_in_the_store(run: Path, seed: int) -> None:
 
 
 def test_the_record_is_what_the_published_schema_says_and_so_is_its_markdown(run: Path, tmp_path: Path) -> None:
-    validator = latency_schema()
+    validator = published("latency")
     record = json.loads((run / "report.json").read_text())
     validator.validate(record)
     for section, rows in (("size", "rows"), ("physical", "noise"), ("physical", "limits"), ("decision", "samples")):

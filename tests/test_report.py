@@ -9,10 +9,10 @@ import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import pytest
 from conftest import random_network
+from runs_of_cells import published
 
 from kcnet_eda.cli.main import main
 from kcnet_eda.errors import InvalidInputError, ToolFailedError, ToolMissingError
@@ -347,17 +347,11 @@ def test_a_browser_that_prints_nothing_whole_is_found_out(runs, tmp_path, monkey
         report(runs, tmp_path / "all.html", pdf=True)
 
 
-def _validator():
-    schema = json.loads((Path(__file__).parent.parent / "docs" / "report.schema.json").read_text())
-    jsonschema.Draft202012Validator.check_schema(schema)
-    return jsonschema.Draft202012Validator(schema)
-
-
 def test_records_are_what_the_published_schema_says(runs, tmp_path):
     damaged = tmp_path / "damaged"
     shutil.copytree(runs[0], damaged)
     (damaged / "outputs.npz").unlink()
-    validator = _validator()
+    validator = published("report")
     for given in (runs, [*runs, damaged], [damaged]):
         write_report(given, tmp_path / "p.html")
         validator.validate(json.loads((tmp_path / "p.json").read_text()))
@@ -383,7 +377,7 @@ def test_a_damaged_record_is_not_what_the_schema_says(runs, tmp_path, place, val
     for word in place[:-1]:
         at = at[word]
     at[place[-1]] = value
-    assert not _validator().is_valid(record)
+    assert not published("report").is_valid(record)
 
 
 def _truncated(path):
@@ -458,7 +452,7 @@ def test_whatever_is_broken_the_first_screen_says_so(runs, tmp_path, part, damag
         assert said in page.read_text().replace(_plotly(), "").partition('<div class="tiles">')[0].replace("&#39;", "'")
         assert record is not None and "run" in record["summary"]["unreadable_runs"]
         assert record["runs"][-1]["failures"]
-        _validator().validate(json.loads((tmp_path / "page.json").read_text()))
+        published("report").validate(json.loads((tmp_path / "page.json").read_text()))
 
 
 def test_a_folder_that_may_not_be_entered(runs, tmp_path, monkeypatch):

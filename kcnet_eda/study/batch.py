@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from kcnet_eda.export.testbench import Sample, SolverSettings, render_testbench
 from kcnet_eda.network.graph import carry_over, settle
 from kcnet_eda.study.accuracy import decision_time
 from kcnet_eda.study.legs import Bench, Leg
+from kcnet_eda.study.pool import simulator_pool
 from kcnet_eda.study.store import Result, Status
 from kcnet_eda.tools.rawfile import read_transient
 from kcnet_eda.tools.simulators import explain
@@ -43,20 +44,15 @@ def run_jobs(bench: Bench, jobs: Sequence[Job], workers: int, done: Callable[[st
 
     On Ctrl-C, or if ``done`` raises, every simulator is killed before the exception goes on.
     """
-    with ThreadPoolExecutor(workers, thread_name_prefix="simulator") as pool:
+    with simulator_pool(workers, bench.cancel) as pool:
         pending: set[Future[list[tuple[Job, Result]]]] = set()
-        try:  # from the first submission on: a simulator may run already when Ctrl-C comes
-            for number, batch in enumerate(_batches(jobs, workers)):
-                pending.add(pool.submit(_run_batch, bench, number, batch))
-            while pending:
-                ended, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    for job, result in future.result():
-                        done(job.key, result)
-        except BaseException:
-            bench.cancel.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+        for number, batch in enumerate(_batches(jobs, workers)):
+            pending.add(pool.submit(_run_batch, bench, number, batch))
+        while pending:
+            ended, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in ended:
+                for job, result in future.result():
+                    done(job.key, result)
 
 
 def _batches(jobs: Sequence[Job], workers: int) -> Iterator[Sequence[Job]]:

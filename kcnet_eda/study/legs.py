@@ -12,7 +12,7 @@ from kcnet_eda.export.bundle import Bundle
 from kcnet_eda.export.circuit import Stage
 from kcnet_eda.export.testbench import SolverSettings, Window, gated_window, stage_window
 from kcnet_eda.study.mos.models import mos_header
-from kcnet_eda.tools.openvaf import compile_file
+from kcnet_eda.tools.openvaf import compile_beside
 from kcnet_eda.tools.simulators import Simulator
 
 _PROGRAM_MIB, _KIB_A_DEVICE = 15.0, 2.0
@@ -106,7 +106,7 @@ def prepare_bench(bundle: Bundle, simulator: Simulator, folder: Path, gated: boo
     folder.mkdir(parents=True)
     circuit = bundle.circuit
     for module in circuit.modules(gated):
-        shutil.copyfile(compile_file(bundle.path / "veriloga" / f"{module}.va"), folder / f"{module}.osdi")
+        compile_beside(bundle.path / "veriloga" / f"{module}.va", folder)
     for part in circuit.parts(gated):
         shutil.copyfile(bundle.netlist(simulator.name, part), folder / _netlist_file(part))
     return Bench(bundle, simulator, folder, gated, timeout_s, mos_header(bundle, folder, "../../"))

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,14 @@ MOST_CHANGED = 12
 #: The kind of its runs; studies have their own, in the record's ``study``.
 SIMULATE = "simulate"
 _TIMEOUT_S = 120.0
+
+
+def changed_labels(network: Network, v_ref: Floats, results: Sequence[Result]) -> list[int]:
+    """Which of the samples have another label in their ``results`` than in their reference final states ``v_ref`` [n,
+    nodes]; a run that failed has none."""
+    software = labels(network, v_ref)
+    ended = [(i, result.v_end) for i, result in enumerate(results) if result.v_end is not None]
+    return [i for i, v_end in ended if labels(network, v_end[None])[0] != software[i]]
 
 
 def command_of(kind: str) -> str:
@@ -270,10 +278,7 @@ def _show_changed(
     :data:`MOST_CHANGED` of them: those that the run did not keep are run again. The record of it, and the results of
     what was run again, by position."""
     network = plan.bundle.network
-    software = labels(network, v_ref)
-    changed = [
-        i for i, r in enumerate(main) if r.v_end is not None and labels(network, r.v_end[None])[0] != software[i]
-    ]
+    changed = changed_labels(network, v_ref, main)
     again: dict[int, Job] = {}
     shown = changed[:MOST_CHANGED]
     for i in shown:

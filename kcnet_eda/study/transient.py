@@ -16,7 +16,7 @@ from kcnet_eda.export.netlist import render_netlist
 from kcnet_eda.export.testbench import Sample, SolverSettings, render_testbench, stage_window
 from kcnet_eda.export.veriloga import module_source
 from kcnet_eda.network.graph import Network, Phase, carry_over, settle
-from kcnet_eda.tools.openvaf import compile_file
+from kcnet_eda.tools.openvaf import compile_beside
 from kcnet_eda.tools.rawfile import read_transient
 from kcnet_eda.tools.simulators import Simulator
 
@@ -49,8 +49,7 @@ def compile_into(folder: Path, sources: dict[str, str]) -> tuple[str, ...]:
     for module, text in sources.items():
         source = folder / f"{module}.va"
         source.write_text(text)
-        shutil.copyfile(compile_file(source), folder / f"{module}.osdi")
-        names.append(f"{module}.osdi")
+        names.append(compile_beside(source, folder))
     return tuple(sorted(names))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -53,6 +54,13 @@ def with_includes(source: Path) -> list[Path]:
 def shipped(module: str) -> Path:
     """The source of a Verilog-A module that comes with the program."""
     return resource_dir("veriloga") / f"{module}.va"
+
+
+def compile_beside(source: Path, folder: Path) -> str:
+    """:func:`compile_file`, and a copy of what comes of it in the ``folder`` of a deck; its name there."""
+    name = f"{source.stem}.osdi"
+    shutil.copyfile(compile_file(source), folder / name)
+    return name
 
 
 def compile_file(source: Path) -> Path:

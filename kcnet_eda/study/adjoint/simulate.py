@@ -24,7 +24,7 @@ from kcnet_eda.files import resource_dir
 from kcnet_eda.network.graph import Network
 from kcnet_eda.study.batch import status_of
 from kcnet_eda.study.store import Result, Status
-from kcnet_eda.tools.openvaf import compile_file, with_includes
+from kcnet_eda.tools.openvaf import compile_beside, with_includes
 from kcnet_eda.tools.rawfile import read_transient
 from kcnet_eda.tools.simulators import NGSPICE
 
@@ -70,7 +70,7 @@ def prepare_adjoint(network: Network, circuit: Circuit, loss: Loss, folder: Path
     for source in module_files(circuit):
         for file in with_includes(source):
             shutil.copyfile(file, folder / file.name)
-        shutil.copyfile(compile_file(source), folder / f"{source.stem}.osdi")
+        compile_beside(source, folder)
     (folder / f"{_FORWARD}.inc").write_text(render_netlist(circuit, circuit.stages[0], NGSPICE.name))
     (folder / f"{_ADJOINT}.inc").write_text(render_adjoint(circuit))
     return AdjointBench(network, circuit, loss, folder, timeout_s)

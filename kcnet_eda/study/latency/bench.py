@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,9 @@ from kcnet_eda.network.graph import Network
 from kcnet_eda.network.store import dump_network
 from kcnet_eda.progress import Progress
 from kcnet_eda.study.batch import status_of
+from kcnet_eda.study.campaign.failures import DIGITS
 from kcnet_eda.study.latency.settings import LatencyStudy
+from kcnet_eda.study.pool import simulator_pool
 from kcnet_eda.study.references import reference_states
 from kcnet_eda.study.store import PlannedRun, Result, Status, Store
 from kcnet_eda.tools import openvaf
@@ -83,6 +85,13 @@ class LatencyBench:
         keys = [sha256_bytes(truth.encode() + x.tobytes()) for x in self.x0]
         return reference_states(self.store, keys, self.network, self.x0, self.jobs, self.progress)
 
+    def scratch(self, variant: str, words: str) -> Path:
+        """The folder of a run's deck and log, by the words that determine it; what is left of an earlier one is not in
+        it any more, nor is the folder itself there."""
+        folder = self.out / "work" / variant / sha256_bytes(words.encode())[:DIGITS]
+        shutil.rmtree(folder, ignore_errors=True)
+        return folder
+
     def attempt(self, tasks: Sequence[Task], what: str, at_once: int = 1) -> list[Result]:
         """The results of ``tasks``; those that passed before are taken from the store, of others ``at_once`` run beside
         each other. Those of more than one have to heed ``cancel``, which Ctrl-C sets."""
@@ -90,16 +99,11 @@ class LatencyBench:
             row = [PlannedRun(task.key, task.sample, task.variant)]
             self.store.plan(row, task.simulator, task.version, task.seed)
         due = [task for task in tasks if self.store.result(task.key).status is not Status.PASSED]
-        with self.progress.stage(what, len(tasks)) as advance, ThreadPoolExecutor(at_once) as pool:
+        with self.progress.stage(what, len(tasks)) as advance, simulator_pool(at_once, self.cancel) as pool:
             advance(len(tasks) - len(due))
-            try:
-                for task, found in zip(due, (map if at_once == 1 else pool.map)(_made, due), strict=True):
-                    self.store.finish(task.key, found)
-                    advance(1)
-            except BaseException:
-                self.cancel.set()
-                pool.shutdown(cancel_futures=True)
-                raise
+            for task, found in zip(due, (map if at_once == 1 else pool.map)(_made, due), strict=True):
+                self.store.finish(task.key, found)
+                advance(1)
         return [self.store.result(task.key) for task in tasks]
 
 

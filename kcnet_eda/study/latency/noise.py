@@ -28,14 +28,13 @@ from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.physical.pdk import Pdk
 from kcnet_eda.physical.thermal import kit_noise, ktc_noise
 from kcnet_eda.study.accuracy import proportion
-from kcnet_eda.study.campaign.failures import DIGITS
 from kcnet_eda.study.engine_run import ENGINE, VERSION
 from kcnet_eda.study.latency.bench import Floats, LatencyBench, Row, Task, failures, made_by
 from kcnet_eda.study.latency.settings import Physical
 from kcnet_eda.study.latency.subject import Subject
 from kcnet_eda.study.mos.export import kit_scaling
 from kcnet_eda.study.pvt.dies import NOMINAL, Cells, network_cells
-from kcnet_eda.study.pvt.noise_spot import MODULES, POINTS, SETTINGS
+from kcnet_eda.study.pvt.noise_spot import MODULES, POINTS, SETTINGS, noisy_start
 from kcnet_eda.study.pvt.repeat import run_die, tools_of
 from kcnet_eda.study.store import Result, Status
 from kcnet_eda.tools.simulators import NGSPICE
@@ -83,11 +82,9 @@ class Noisy:
     def start(self, sample: int, x0: Floats, c: float) -> tuple[Floats, DrawnNoise]:
         """What a run in ngspice starts from instead of ``x0`` [nodes], and the noise of its edges: the same numbers at
         every ``c``."""
-        (sigma, white), rng = self.drawn(c), self.rng(_SPICE, sample)
-        written = rng.standard_normal(x0.size)
-        written[0] = 0.0  # ground is held
-        numbers = rng.standard_normal((POINTS + 1, self.cells.theta1.size))
-        return np.asarray(x0 + sigma * written), DrawnNoise(numbers, self.section.excess, white.mirror)
+        sigma, white = self.drawn(c)
+        edges = self.cells.theta1.size
+        return noisy_start(self.rng(_SPICE, sample), x0, sigma, edges, self.section.excess, white)
 
     def in_engine(self, c: float, draws: int) -> Task:
         """All samples, ``draws`` times: how many are right, and of how many."""
@@ -109,15 +106,15 @@ class Noisy:
         bench, scaling = self.bench, kit_scaling(self.kit, c, None)
         instants = subject.tau * scaling.t_unit
         same = f"{sha256_bytes(dump_network(self.cells.network))} {self.words(c)} {scaling} {self.die.model} {SETTINGS}"
+        tools = tools_of(MODULES, NGSPICE.version())
 
         def task(i: int, x0: Floats) -> Task:
-            words = f"{same} {POINTS} {sha256_bytes(x0.tobytes())} {i} {tools_of(MODULES, NGSPICE.version())}"
+            words = f"{same} {POINTS} {sha256_bytes(x0.tobytes())} {i} {tools}"
 
             def make() -> Result:
                 v0, drawn = self.start(i, x0, c)
                 deck = render_die(self.die, scaling, SETTINGS, v0, "die", drawn)
-                folder = bench.out / "work" / VARIANT / sha256_bytes(words.encode())[:DIGITS]
-                shutil.rmtree(folder, ignore_errors=True)
+                folder = bench.scratch(VARIANT, words)
                 found = run_die(deck, MODULES, scaling, v0, folder, self.section.timeout_s, instants, bench.cancel)
                 if found.status is Status.PASSED:
                     shutil.rmtree(folder)

@@ -28,7 +28,6 @@ from kcnet_eda.physical.calibration import CellGroup
 from kcnet_eda.physical.pdk import Pdk, load_pdk
 from kcnet_eda.physical.thermal import ktc_noise
 from kcnet_eda.study.accuracy import proportion
-from kcnet_eda.study.campaign.failures import DIGITS
 from kcnet_eda.study.latency.bench import Floats, LatencyBench, Row, Task, failures, right_means
 from kcnet_eda.study.latency.limits import Limit, binds, crossing, fastest_kept, in_order, over_next, refuted
 from kcnet_eda.study.latency.noise import Noisy, accuracy_kept, noise_against_c, noisy_network
@@ -107,15 +106,16 @@ def run_physical(bench: LatencyBench, sections: Sequence[Physical]) -> Row:
 
 def _run_kit(bench: LatencyBench, block: Block) -> Row:
     section, kit, models, network, data = block.section, block.kit, block.models, block.network, block.data
-    subject = subject_of(section, network, data, section.samples)
-    with_noise = subject_of(section, network, data, section.noise_samples)
+    noisy = noisy_network(bench, section, network, data, kit)
+    most = section.samples if noisy is None else max(section.samples, section.noise_samples)
+    every = subject_of(section, network, data, most)
+    subject, with_noise = every.head(section.samples), every.head(section.noise_samples)
     n = len(subject.y)
     points: list[Row] = []
     limits: list[Row] = []
     supply: list[Row] = []
     mos_noise: list[Row] = []
     otherwise: list[bool | None] = []  # whether something else than C ends the speed, for each unit current
-    noisy = noisy_network(bench, section, network, data, kit)
     noise, noise_free, failed = noise_against_c(noisy, with_noise) if noisy is not None else ([], None, [])
     for factor in section.currents:
         rig = size_cells(Bench(_at_current(kit, factor), models))
@@ -213,13 +213,14 @@ def _tasks(
     bench: LatencyBench, subject: Subject, rig: Rig, mos: MosCircuit, supply_ohms: float, noisy: Noisy | None
 ) -> list[Task]:
     settings, scaling = mos_settings(subject.network, bench.study.error), mos.circuit.scaling
+    tools = "" if noisy is None else tools_of(MODULES, NGSPICE.version())
     same = [sha256_bytes(mos.netlist(supply_ohms=supply_ohms).encode()), rig.header(), rig.models.sha256, str(settings)]
 
     def task(i: int, x0: Floats) -> Task:
         words = " ".join([*same, sha256_bytes(x0.tobytes())])
         if noisy is not None:
             words = f"{words} {noisy.words(scaling.c)} {noisy.die.model} {POINTS} {i}"
-            words = f"{words} {tools_of(MODULES, NGSPICE.version())}"
+            words = f"{words} {tools}"
 
         def make() -> Result:
             v0, noise = x0, ""
@@ -227,8 +228,7 @@ def _tasks(
                 v0, drawn = noisy.start(i, x0, scaling.c)
                 noise = noise_lines(noisy.die, scaling, drawn)
             deck = mos_deck(rig, mos, settings, v0, supply_ohms, noise)
-            folder = bench.out / "work" / VARIANT / sha256_bytes(words.encode())[:DIGITS]
-            shutil.rmtree(folder, ignore_errors=True)
+            folder = bench.scratch(VARIANT, words)
             folder.mkdir(parents=True)
             run = run_in_transistors(rig, deck, subject.section.timeout_s, folder, bench.cancel)
             shutil.rmtree(folder)

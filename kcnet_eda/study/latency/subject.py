@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,11 @@ class Subject:
     def software_right(self) -> int:
         """How many of its labels are the right ones."""
         return int((self.software == self.y).sum())
+
+    def head(self, count: int) -> Subject:
+        """Its first ``count`` samples; all where there are fewer."""
+        x0, ideal = self.x0[:count], self.ideal[:count]
+        return replace(self, x0=x0, ideal=ideal, software=self.software[:count], y=self.y[:count])
 
     def judge(self, results: Sequence[Result], t_unit: float) -> Row:
         """Numbers over the samples' runs, each with a waveform in seconds of the nodes without ground, and columns

@@ -17,7 +17,7 @@ from kcnet_eda.export.circuit import Circuit
 from kcnet_eda.export.mos_netlist import MosCircuit
 from kcnet_eda.export.testbench import Sample, SolverSettings, Window, render_testbench, stage_window
 from kcnet_eda.study.mos.rig import Rig
-from kcnet_eda.tools.openvaf import compile_file, shipped
+from kcnet_eda.tools.openvaf import compile_beside, shipped
 from kcnet_eda.tools.pdk import link_models
 from kcnet_eda.tools.rawfile import read_transient
 from kcnet_eda.tools.simulators import NGSPICE
@@ -93,7 +93,7 @@ def run_in_transistors(
     folder = folder or Path(tempfile.mkdtemp(prefix="kcnet-run-"))
     link_models(rig.models, folder)
     for module in run.modules:
-        shutil.copyfile(compile_file(shipped(module)), folder / f"{module}.osdi")
+        compile_beside(shipped(module), folder)
     (folder / "net.inc").write_text(run.netlist)
     deck, raw = folder / "deck.sp", folder / "out.raw"
     deck.write_text(run.text)

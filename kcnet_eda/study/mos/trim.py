@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +23,7 @@ from kcnet_eda.progress import Advance, NoProgress, Progress
 from kcnet_eda.study.mos.calibrate import measure
 from kcnet_eda.study.mos.rig import Rig
 from kcnet_eda.study.mos.run import mos_deck, run_in_transistors
+from kcnet_eda.study.pool import simulator_pool
 from kcnet_eda.study.waveform import at_instants
 
 Floats = NDArray[np.float64]
@@ -130,16 +130,11 @@ def _compared(rig: Rig, mos: MosCircuit, settings: SolverSettings, trained: _Tra
         error = np.abs(way.v - at_instants(way.tau, trained.times, v)).max()
         return _Run(float(error), (at_instants(trained.times, way.tau, way.v) - v)[::_FINER])
 
-    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="simulator") as pool:
+    with simulator_pool(os.cpu_count() or 1, cancel) as pool:
         found: list[_Run] = []
-        try:
-            for done in pool.map(run, trained.x0, trained.v):
-                found.append(done)
-                advance(1)
-        except BaseException:
-            cancel.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+        for done in pool.map(run, trained.x0, trained.v):
+            found.append(done)
+            advance(1)
     return found
 
 

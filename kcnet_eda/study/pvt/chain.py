@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcnet_eda.network.data import DataSet
-from kcnet_eda.network.graph import Network, labels
 from kcnet_eda.physical.condition import Condition
 from kcnet_eda.physical.edge_model import EdgeModel
 from kcnet_eda.study.pvt.dies import NOMINAL
@@ -69,14 +68,6 @@ def chain_steps(
         power *= by_model(dies.models[worst], there) / by_model(at_home, home)
         steps[WORST] = ChainStep(level, _cases(shared, worst), there, power)
     return steps
-
-
-def changed_labels(network: Network, truth: Floats, results: Sequence[Result]) -> list[int]:
-    """Which of the samples, whose final states are ``truth`` [n, nodes] by the reference, have another label in the
-    ``results`` of a step."""
-    ended = [(i, result.v_end) for i, result in enumerate(results) if result.v_end is not None]
-    software = labels(network, truth)
-    return [i for i, v_end in ended if labels(network, v_end[None])[0] != software[i]]
 
 
 def chain_arrays(

@@ -109,16 +109,13 @@ class SpotChecks:
         sigma, white = self._drawn
         rng = self._rng(_SPICE, run.sample, run.twin)
         x0 = self.noise.shared.x0[run.sample]
-        written = rng.standard_normal(x0.size)
-        written[0] = 0.0  # ground is held
-        drawn = DrawnNoise(rng.standard_normal((POINTS + 1, dies.units.size)), self.noise.settings.excess, white.mirror)
+        v0, drawn = noisy_start(rng, x0, sigma, dies.units.size, self.noise.settings.excess, white)
         model = replace(self.noise.model, lag=self.noise.model.lag / dies.t_unit * scaling.t_unit)
         normals = np.zeros((3, dies.units.size))
         die = CalibratedDie(
             *(dies.cells.network, dies.cells.ends, dies.nominal(0), dies.units, model, None, normals, NOMINAL),
             home.temperature,
         )
-        v0 = x0 + sigma * written
         text, window = render_die(die, scaling, settings, v0, "die", drawn)
         return text, window, v0
 
@@ -145,6 +142,16 @@ class SpotChecks:
             dies.cells.ends, dies.nominal(0), x0 + sigma * written, duration, white, rng, steps=settings.steps
         )
         return np.asarray(v[network.readout].astype(np.float64).var(axis=1, ddof=1))
+
+
+def noisy_start(
+    rng: np.random.Generator, x0: Floats, sigma: float, edges: int, excess: float, white: WhiteNoise
+) -> tuple[Floats, DrawnNoise]:
+    """What a run with noise starts from instead of ``x0`` [nodes], with kT/C of ``sigma``, and the noise of its
+    ``edges``, of γ ``excess``."""
+    written = rng.standard_normal(x0.size)
+    written[0] = 0.0  # ground is held
+    return x0 + sigma * written, DrawnNoise(rng.standard_normal((POINTS + 1, edges)), excess, white.mirror)
 
 
 def spot_on_worker(spot: SpotChecks, run: SpotRun, scratch: Path) -> Result:

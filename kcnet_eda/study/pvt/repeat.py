@@ -3,7 +3,6 @@ transistors (:mod:`kcnet_eda.study.pvt.mos`): what the engine is worth."""
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections import Counter
@@ -30,7 +29,7 @@ from kcnet_eda.study.pvt.dies import Dies
 from kcnet_eda.study.store import Result, Status
 from kcnet_eda.study.waveform import at_instants
 from kcnet_eda.tools.locate import find_openvaf
-from kcnet_eda.tools.openvaf import compile_file, shipped, version, with_includes
+from kcnet_eda.tools.openvaf import compile_beside, shipped, version, with_includes
 from kcnet_eda.tools.rawfile import Waveforms, read_transient
 from kcnet_eda.tools.simulators import NGSPICE
 
@@ -190,7 +189,7 @@ def run_die(
     text, window = deck
     try:
         for module in modules:
-            shutil.copyfile(compile_file(shipped(module)), folder / f"{module}.osdi")
+            compile_beside(shipped(module), folder)
         file, raw = folder / f"die{NGSPICE.suffix}", folder / "die.raw"
         file.write_text(text)
         done = NGSPICE.run_to(raw, file, folder / "die.log", timeout_s, cancel)

@@ -31,7 +31,7 @@ from kcnet_eda.study.campaign.farm import make_farm
 from kcnet_eda.study.campaign.ladder import ladder
 from kcnet_eda.study.campaign.runs_table import RUNS_CSV, RUNS_PARQUET, write_runs
 from kcnet_eda.study.mos.export import calibrated_circuit, kit_scaling
-from kcnet_eda.study.pvt.chain import CALIBRATED, WORST, ChainStep, chain_arrays, chain_steps, changed_labels
+from kcnet_eda.study.pvt.chain import CALIBRATED, WORST, ChainStep, chain_arrays, chain_steps
 from kcnet_eda.study.pvt.conditions import grid, measured, nominal
 from kcnet_eda.study.pvt.dies import NOMINAL, Dies, network_cells
 from kcnet_eda.study.pvt.mos import draw_nominal, transistors
@@ -63,7 +63,16 @@ from kcnet_eda.study.pvt.work import (
     run_block,
 )
 from kcnet_eda.study.references import reference_keys, reference_states
-from kcnet_eda.study.simulate import NETWORK, OUTPUTS, RECORD, REPORT, STORE, refuse_foreign, require_fit
+from kcnet_eda.study.simulate import (
+    NETWORK,
+    OUTPUTS,
+    RECORD,
+    REPORT,
+    STORE,
+    changed_labels,
+    refuse_foreign,
+    require_fit,
+)
 from kcnet_eda.study.store import PlannedRun, Result, open_store
 from kcnet_eda.study.tables import csv_text
 from kcnet_eda.tools.simulators import NGSPICE
